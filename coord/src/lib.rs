@@ -1,0 +1,1 @@
+//! What must be agreed on: the metadata state machine and Raft, without I/O.

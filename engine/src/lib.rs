@@ -1,0 +1,1 @@
+//! One shard's storage: record batches, logs, indexes and recovery.

@@ -1,0 +1,1 @@
+//! Bytes in, bytes out: Kafka framing, the message codec and a client without I/O.

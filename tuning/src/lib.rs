@@ -1,0 +1,1 @@
+//! The machine: topology, pin plan, kernel and disk probes, doctor.
