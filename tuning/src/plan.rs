@@ -1,0 +1,346 @@
+//! Which logical CPU each shard is pinned to, or why none is: a pure function of the machine and the `[cores]` wish.
+//!
+//! Invariants of a plan: at least one shard; either every shard is pinned or none is; no CPU is used twice; every pin
+//! is in the affinity mask.
+//!
+//! A hard pin helps only where nobody else needs the CPU. With fewer than [`PIN_CPUS_MIN`] CPUs, or under a cgroup
+//! quota below the CPUs of the mask, the shard would wait behind a neighbour that the scheduler could have avoided;
+//! there the plan leaves the threads to the scheduler unless the pin list says otherwise.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::cpu_list;
+use crate::machine::{Cpu, Machine};
+
+/// Below this many usable CPUs nothing is pinned unasked: clients, interrupts and helpers have nowhere else to go.
+pub const PIN_CPUS_MIN: usize = 4;
+/// Mail queues exist per ordered pair of shards, so their number is bounded.
+pub const SHARDS_MAX: usize = 256;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pin {
+    /// Pin where it helps.
+    #[default]
+    Auto,
+    Off,
+    /// One logical CPU per shard, in shard order.
+    List(Vec<usize>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numa {
+    /// One node where all shards fit on it, else node after node.
+    #[default]
+    Auto,
+    /// Shards in turn over all nodes.
+    Spread,
+    /// Only CPUs of this node.
+    Node(usize),
+}
+
+/// What `[cores]` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Wish {
+    /// Number of shards; `None` takes every usable CPU but the spare ones.
+    pub count: Option<usize>,
+    pub pin: Pin,
+    /// CPUs left to the rest of the host.
+    pub spare: usize,
+    pub numa: Numa,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Shard {
+    /// The logical CPU it is pinned to.
+    pub cpu: Option<usize>,
+    /// The NUMA node of that CPU.
+    pub node: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+pub enum Unpinned {
+    Asked,
+    FewCpus { usable: usize },
+    Shared { cpu_milli: u64, allowed: usize },
+    Oversubscribed { shards: usize, usable: usize },
+}
+
+impl fmt::Display for Unpinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Unpinned::Asked => write!(f, "cores.pin = \"off\""),
+            Unpinned::FewCpus { usable } => {
+                write!(
+                    f,
+                    "only {usable} of the {PIN_CPUS_MIN} CPUs it takes to pin without crowding out the host"
+                )
+            }
+            Unpinned::Shared { cpu_milli, allowed } => {
+                let (whole, tenths) = (cpu_milli / 1000, cpu_milli % 1000 / 100);
+                write!(f, "the cgroup grants {whole}.{tenths} of {allowed} CPUs, so they are shared")
+            }
+            Unpinned::Oversubscribed { shards, usable } => write!(f, "{shards} shards share {usable} CPUs"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// In shard order, never empty.
+    pub shards: Vec<Shard>,
+    /// Allowed CPUs that no shard is pinned to, ascending; all of them when nothing is pinned.
+    pub free: Vec<usize>,
+    pub unpinned: Option<Unpinned>,
+    /// What is worth knowing about this plan, as sentences.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    pub fn pins(&self) -> Vec<usize> {
+        self.shards.iter().filter_map(|shard| shard.cpu).collect()
+    }
+}
+
+impl fmt::Display for Plan {
+    /// `4 shards, pinned to CPUs 2-5; 0-1 left to the host`, or why nothing is pinned.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.shards.len();
+        write!(f, "{count} {}", if count == 1 { "shard" } else { "shards" })?;
+        match &self.unpinned {
+            Some(why) => write!(f, ", not pinned: {why}"),
+            None if self.free.is_empty() => write!(f, ", pinned to CPUs {}", cpu_list::format(&self.pins())),
+            None => {
+                let (pins, free) = (cpu_list::format(&self.pins()), cpu_list::format(&self.free));
+                write!(f, ", pinned to CPUs {pins}; {free} left to the host")
+            }
+        }
+    }
+}
+
+/// A wish this machine cannot grant. Each says which key to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    NoSuchCpu { cpu: usize, online: Vec<usize> },
+    NotAllowed { cpu: usize, allowed: Vec<usize> },
+    PinnedTwice { cpu: usize },
+    EmptyList,
+    CountExceedsList { count: usize, listed: usize },
+    ZeroShards,
+    TooManyShards { count: usize },
+    NoSuchNode { node: usize, nodes: Vec<usize> },
+    NodeNotAllowed { node: usize },
+    NothingLeft { spare: usize, usable: usize },
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoSuchCpu { cpu, online } => write!(
+                f,
+                "cores.pin names CPU {cpu}, which is not online; this machine has {}",
+                cpu_list::format(online)
+            ),
+            Error::NotAllowed { cpu, allowed } => write!(
+                f,
+                "cores.pin names CPU {cpu}, but this process may only run on {} (taskset, cpuset or container \
+                 limits); choose among those or widen the mask",
+                cpu_list::format(allowed)
+            ),
+            Error::PinnedTwice { cpu } => {
+                write!(f, "cores.pin names CPU {cpu} twice; two shards on one CPU would take turns")
+            }
+            Error::EmptyList => {
+                write!(f, "cores.pin is an empty list; name one CPU per shard, or \"auto\" or \"off\"")
+            }
+            Error::CountExceedsList { count, listed } => write!(
+                f,
+                "cores.count is {count} but cores.pin lists {listed}; list one CPU per shard or lower cores.count"
+            ),
+            Error::ZeroShards => write!(f, "cores.count is 0; a broker needs at least one shard"),
+            Error::TooManyShards { count } => {
+                write!(f, "cores.count is {count}; at most {SHARDS_MAX} are supported")
+            }
+            Error::NoSuchNode { node, nodes } => {
+                write!(f, "cores.numa names node {node}; this machine has {}", cpu_list::format(nodes))
+            }
+            Error::NodeNotAllowed { node } => {
+                write!(f, "cores.numa names node {node}, but this process may run on none of its CPUs")
+            }
+            Error::NothingLeft { spare, usable } => write!(
+                f,
+                "cores.spare keeps {spare} CPUs back, but only {usable} can be used; leave at least one to a shard"
+            ),
+        }
+    }
+}
+
+/// Decides where the shards run.
+pub fn plan(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
+    match wish.count {
+        Some(0) => return Err(Error::ZeroShards),
+        Some(count) if count > SHARDS_MAX => return Err(Error::TooManyShards { count }),
+        Some(_) | None => {}
+    }
+    let plan = match &wish.pin {
+        Pin::List(list) => plan_list(machine, wish, list)?,
+        Pin::Auto | Pin::Off => plan_free(machine, wish)?,
+    };
+    assert!(!plan.shards.is_empty());
+    assert!(plan.pins().is_empty() || plan.pins().len() == plan.shards.len());
+    Ok(plan)
+}
+
+fn plan_list(machine: &Machine, wish: &Wish, list: &[usize]) -> Result<Plan, Error> {
+    if list.is_empty() {
+        return Err(Error::EmptyList);
+    }
+    for (index, id) in list.iter().enumerate() {
+        let cpu = machine
+            .cpu(*id)
+            .ok_or_else(|| Error::NoSuchCpu { cpu: *id, online: ids(machine.cpus.iter()) })?;
+        if !cpu.allowed {
+            return Err(Error::NotAllowed { cpu: *id, allowed: ids(machine.allowed()) });
+        }
+        if list[..index].contains(id) {
+            return Err(Error::PinnedTwice { cpu: *id });
+        }
+    }
+    let count = wish.count.unwrap_or(list.len());
+    if count > list.len() {
+        return Err(Error::CountExceedsList { count, listed: list.len() });
+    }
+    if count > SHARDS_MAX {
+        return Err(Error::TooManyShards { count });
+    }
+    let mut plan = pinned(machine, &list[..count]);
+    if plan.free.len() < wish.spare {
+        return Err(Error::NothingLeft { spare: wish.spare, usable: machine.allowed().count() });
+    }
+    if let (true, Some(cpu_milli)) = (machine.is_shared(), machine.limits.cpu_milli) {
+        let why = Unpinned::Shared { cpu_milli, allowed: machine.allowed().count() };
+        plan.notes.push(format!(
+            "Pinned as cores.pin asks, although {why}: a throttled shard stalls its partitions."
+        ));
+    }
+    Ok(plan)
+}
+
+fn plan_free(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
+    let usable = usable(machine, wish.numa)?;
+    let budget = usable.len().min(machine.cpu_budget());
+    if wish.spare >= usable.len() {
+        return Err(Error::NothingLeft { spare: wish.spare, usable: usable.len() });
+    }
+    let count = wish.count.unwrap_or_else(|| budget.min(usable.len() - wish.spare).clamp(1, SHARDS_MAX));
+    let candidates = keep_back(usable, wish.spare);
+    let unpinned = if wish.pin == Pin::Off {
+        Some(Unpinned::Asked)
+    } else if let (true, Some(cpu_milli)) = (machine.is_shared(), machine.limits.cpu_milli) {
+        Some(Unpinned::Shared { cpu_milli, allowed: machine.allowed().count() })
+    } else if count > candidates.len() {
+        Some(Unpinned::Oversubscribed { shards: count, usable: candidates.len() })
+    } else if machine.allowed().count() < PIN_CPUS_MIN {
+        Some(Unpinned::FewCpus { usable: machine.allowed().count() })
+    } else {
+        None
+    };
+    if let Some(why) = unpinned {
+        let shards = vec![Shard { cpu: None, node: None }; count];
+        return Ok(Plan { shards, free: ids(machine.allowed()), unpinned: Some(why), notes: Vec::new() });
+    }
+    let order = placement(&candidates, count, wish.numa);
+    let mut plan = pinned(machine, &order[..count]);
+    note_nodes_and_siblings(machine, &mut plan);
+    Ok(plan)
+}
+
+fn usable(machine: &Machine, numa: Numa) -> Result<Vec<&Cpu>, Error> {
+    let Numa::Node(node) = numa else { return Ok(machine.allowed().collect()) };
+    if !machine.nodes().contains(&node) {
+        return Err(Error::NoSuchNode { node, nodes: machine.nodes() });
+    }
+    let cpus: Vec<&Cpu> = machine.allowed().filter(|cpu| cpu.node == node).collect();
+    if cpus.is_empty() { Err(Error::NodeNotAllowed { node }) } else { Ok(cpus) }
+}
+
+/// Drops `spare` CPUs, whole physical cores first and from the lowest on, where kernels by default deliver
+/// interrupts. Leaves physical-first order: one thread of every core before any second thread.
+fn keep_back(mut cpus: Vec<&Cpu>, spare: usize) -> Vec<&Cpu> {
+    cpus.sort_by_key(|cpu| (cpu.siblings.first().copied(), cpu.id));
+    let mut kept = cpus.split_off(spare);
+    kept.sort_by_key(|cpu| (rank(cpu, &cpus), cpu.siblings.first().copied(), cpu.id));
+    kept
+}
+
+/// The position among its siblings; a CPU whose sibling is spared counts as a second thread, as that one is busy.
+fn rank(cpu: &Cpu, spared: &[&Cpu]) -> usize {
+    let before = cpu.siblings.iter().filter(|id| **id < cpu.id).count();
+    let beside = spared.iter().filter(|other| cpu.siblings.contains(&other.id) && other.id > cpu.id).count();
+    before + beside
+}
+
+fn placement(candidates: &[&Cpu], count: usize, numa: Numa) -> Vec<usize> {
+    let mut nodes: Vec<usize> = candidates.iter().map(|cpu| cpu.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let mut queues: Vec<Vec<usize>> = nodes
+        .iter()
+        .map(|node| candidates.iter().filter(|cpu| cpu.node == *node).map(|cpu| cpu.id).collect())
+        .collect();
+    match numa {
+        Numa::Spread => {
+            let depth = queues.iter().map(Vec::len).max().unwrap_or(0);
+            (0..depth).flat_map(|at| queues.iter().filter_map(move |queue| queue.get(at).copied())).collect()
+        }
+        Numa::Auto | Numa::Node(_) => {
+            // The smallest node that holds all of them, else the largest first. Both keep neighbours together.
+            match queues.iter().filter(|queue| queue.len() >= count).min_by_key(|queue| queue.len()) {
+                Some(queue) => queue.clone(),
+                None => {
+                    queues.sort_by_key(|queue| std::cmp::Reverse(queue.len()));
+                    queues.concat()
+                }
+            }
+        }
+    }
+}
+
+fn pinned(machine: &Machine, cpus: &[usize]) -> Plan {
+    let shards =
+        cpus.iter().map(|id| Shard { cpu: Some(*id), node: machine.cpu(*id).map(|cpu| cpu.node) }).collect();
+    let free = ids(machine.allowed().filter(|cpu| !cpus.contains(&cpu.id)));
+    Plan { shards, free, unpinned: None, notes: Vec::new() }
+}
+
+fn note_nodes_and_siblings(machine: &Machine, plan: &mut Plan) {
+    let pins = plan.pins();
+    let mut nodes: Vec<usize> = plan.shards.iter().filter_map(|shard| shard.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if nodes.len() > 1 {
+        plan.notes.push(format!(
+            "Shards span NUMA nodes {}; mail between them is slower.",
+            cpu_list::format(&nodes)
+        ));
+    }
+    let shares_core = |id: &usize| {
+        machine
+            .cpu(*id)
+            .is_some_and(|cpu| cpu.siblings.iter().any(|other| other != id && pins.contains(other)))
+    };
+    let paired = pins.iter().filter(|id| shares_core(id)).count();
+    if paired > 0 {
+        plan.notes.push(format!("{paired} shards share a physical core with another shard (hyper-threads)."));
+    }
+}
+
+fn ids<'a>(cpus: impl Iterator<Item = &'a Cpu>) -> Vec<usize> {
+    cpus.map(|cpu| cpu.id).collect()
+}
