@@ -22,6 +22,10 @@
 //!  attributes: bits 0-2 codec, 3 log append time, 4 transactional, 5 control, 6 base timestamp is a delete horizon
 //! ```
 
+pub mod build;
+pub mod compress;
+pub mod walk;
+
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use std::fmt;
 
@@ -403,6 +407,14 @@ pub fn set_log_append_time(batch: &mut [u8], now_ms: i64) {
     write_field(batch, 35, now_ms.to_be_bytes());
     let attributes = read_attributes(batch) | LOG_APPEND_TIME;
     write_field(batch, 21, attributes.to_be_bytes());
+    reseal(batch);
+}
+
+/// Stamps a batch with a producer's id, epoch and sequence, and redoes the CRC.
+pub fn set_producer(batch: &mut [u8], id: ProducerId, epoch: i16, base_sequence: i32) {
+    write_field(batch, 43, id.0.to_be_bytes());
+    write_field(batch, 51, epoch.to_be_bytes());
+    write_field(batch, 53, base_sequence.to_be_bytes());
     reseal(batch);
 }
 

@@ -2,4 +2,5 @@
 
 pub mod batch;
 pub mod ids;
+pub mod murmur2;
 pub mod varint;
