@@ -1,9 +1,34 @@
 //! One core's runtime: tasks, operations, time, memory and mail. Knows nothing of Kafka.
+//!
+//! `start` runs one thread per core; what runs there gets a [`Core`] and does all its I/O through it. Buffers belong
+//! to operations, never to futures; cores share nothing and talk through [`Mesh`] ports.
 
+mod buf;
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn alignment_is_a_page() {
-        assert_eq!(4096_usize.count_ones(), 1);
-    }
-}
+mod conformance;
+mod core;
+mod driver;
+mod executor;
+mod file;
+mod mailbox;
+mod offload;
+mod op;
+mod ready;
+mod socket;
+mod spsc;
+mod start;
+mod stats;
+pub mod sync;
+mod task;
+mod time;
+mod timer;
+
+pub use crate::core::{Core, CoreId, Sleep};
+pub use buf::{Arena, BufMut, PAGE, Reservation, Slice, Take};
+pub use file::{DIRECT_ALIGNMENT, DirEntry, File, LockGuard, Open, Sync, zeros};
+pub use mailbox::{Mesh, Port};
+pub use socket::{Listener, Stream};
+pub use start::{Config, CoreConfig, DriverKind, Runtime, block_on_one, start};
+pub use stats::{STALL_BUCKETS, Stats};
+pub use task::{Class, Panicked, Task};
+pub use time::Instant;
