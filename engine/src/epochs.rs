@@ -39,8 +39,9 @@ impl EpochCache {
         &self.entries
     }
 
-    pub fn latest(&self) -> Option<EpochStart> {
-        self.entries.last().copied()
+    /// The newest epoch and where it begins.
+    pub fn latest(&self) -> Option<(LeaderEpoch, Offset)> {
+        self.entries.last().map(|entry| (entry.epoch, entry.start))
     }
 
     /// Records that `epoch` begins at `start`. Entries that it contradicts (a later or equal epoch, or one that begins at
@@ -49,7 +50,7 @@ impl EpochCache {
         if epoch.0 < 0 || start.0 < 0 {
             return false;
         }
-        if self.latest().is_some_and(|latest| latest.epoch == epoch && latest.start <= start) {
+        if self.latest().is_some_and(|(latest, begins)| latest == epoch && begins <= start) {
             return false;
         }
         let kept = self.entries.partition_point(|entry| entry.epoch < epoch && entry.start < start);
@@ -61,11 +62,11 @@ impl EpochCache {
     /// The answer to OffsetForLeaderEpoch: the largest epoch that is not later than `epoch`, and where it ends. `None`
     /// where the epoch is unknown (-1/-1 on the wire).
     pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
-        let latest = self.latest()?;
-        if epoch.0 < 0 || epoch > latest.epoch {
+        let (latest, _) = self.latest()?;
+        if epoch.0 < 0 || epoch > latest {
             return None;
         }
-        if epoch == latest.epoch {
+        if epoch == latest {
             return Some((epoch, log_end));
         }
         let later = self.entries.partition_point(|entry| entry.epoch <= epoch);
@@ -119,7 +120,7 @@ impl EpochCache {
         for _ in 0..count {
             let entry = EpochStart { epoch: LeaderEpoch(fields.i32()?), start: Offset(fields.i64()?) };
             let rises = match cache.latest() {
-                Some(before) => entry.epoch > before.epoch && entry.start > before.start,
+                Some((epoch, start)) => entry.epoch > epoch && entry.start > start,
                 None => entry.epoch.0 >= 0 && entry.start.0 >= 0,
             };
             if !rises {

@@ -10,6 +10,7 @@
 //! Little-endian. The CRC-32C covers bytes 0..12 and the body, so that no bit of a frame can flip unnoticed. What
 //! follows the body (zeros up to a device block) is the caller's.
 
+use crate::varint;
 use std::fmt;
 
 pub(crate) const FRAME_BYTES: usize = 16;
@@ -111,11 +112,29 @@ impl<'a> Fields<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
+    pub(crate) fn u64(&mut self) -> Result<u64, Damage> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<i64, Damage> {
+        let (value, length) = varint::read_i64(self.rest).ok_or(Damage::Short)?;
+        self.rest = self.rest.get(length..).ok_or(Damage::Short)?;
+        Ok(value)
+    }
+
     /// How many elements follow, each of at least `element_bytes_min`: no more than the bytes can hold.
     pub(crate) fn count(&mut self, element_bytes_min: usize) -> Result<usize, Damage> {
         let count = usize::try_from(u32::from_le_bytes(self.array()?)).map_err(|_| Damage::Short)?;
         let holds = self.rest.len() / element_bytes_min.max(1);
         if count > holds { Err(Damage::Short) } else { Ok(count) }
+    }
+
+    /// Bytes behind their length.
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Damage> {
+        let length = self.count(1)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Damage::Short)?;
+        self.rest = rest;
+        Ok(taken)
     }
 
     /// Every body is read to its last byte.
@@ -127,6 +146,11 @@ impl<'a> Fields<'a> {
 pub(crate) fn put_count(out: &mut Vec<u8>, count: usize) {
     let count = u32::try_from(count).expect("counts are bounded far below 2^32");
     out.extend_from_slice(&count.to_le_bytes());
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_count(out, bytes.len());
+    out.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@
 //! builds a batch once and re-stamps it with `batch::set_producer`, which costs a CRC pass.
 
 use super::compress::compress;
+use super::walk::{Records, WalkError, decompress_records};
 use super::{
-    CONTROL, Codec, HEADER_BYTES, LOG_OVERHEAD, NO_SEQUENCE, NO_TIMESTAMP, TRANSACTIONAL, reseal, write_field,
+    Batch, CODEC_MASK, CONTROL, Codec, HEADER_BYTES, LOG_OVERHEAD, NO_SEQUENCE, NO_TIMESTAMP, TRANSACTIONAL,
+    reseal, write_field,
 };
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use crate::varint;
@@ -109,11 +111,22 @@ impl BatchBuilder {
         if self.record_count == 0 {
             self.base_timestamp = timestamp;
         }
-        let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
         self.max_timestamp = self.max_timestamp.max(timestamp);
         self.record_count += 1;
         self.last_offset_delta = offset_delta;
+        self.write(offset_delta, timestamp, key, value, headers);
+        self
+    }
 
+    fn write(
+        &mut self,
+        offset_delta: i32,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) {
+        let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
         let body = 1
             + varint::len_i64(timestamp_delta)
             + varint::len_i32(offset_delta)
@@ -136,7 +149,6 @@ impl BatchBuilder {
             write_nullable(out, Some(key));
             write_nullable(out, *value);
         }
-        self
     }
 
     pub fn record_count(&self) -> i32 {
@@ -179,6 +191,47 @@ impl BatchBuilder {
     }
 }
 
+/// The batch packed with another codec. Its records are as they were, unless inner offsets have gaps: then, as in Kafka,
+/// they are written anew, dense. Everything else of the header stays. The batch was walked before.
+pub fn recompress(
+    batch: &Batch<'_>,
+    codec: Codec,
+    level: Option<i32>,
+    limit: usize,
+) -> Result<Vec<u8>, WalkError> {
+    let records = decompress_records(batch, limit)?;
+    let records = dense(batch, records)?;
+    let (header, _) = batch.bytes().split_at(HEADER_BYTES);
+    let mut out = header.to_vec();
+    out.extend_from_slice(&compress(codec, &records, level));
+    let length = length_of(out.len() - LOG_OVERHEAD);
+    write_field(&mut out, 8, length.to_be_bytes());
+    let attributes = (batch.attributes() & !CODEC_MASK) | i16::from(codec.id());
+    write_field(&mut out, 21, attributes.to_be_bytes());
+    reseal(&mut out);
+    Ok(out)
+}
+
+/// The same records at the offset deltas 0, 1, 2, ...
+fn dense(batch: &Batch<'_>, records: Vec<u8>) -> Result<Vec<u8>, WalkError> {
+    let mut builder = BatchBuilder::with_capacity(Codec::None, records.len());
+    builder.base_timestamp = batch.base_timestamp();
+    let mut is_dense = true;
+    for (index, record) in (0..).zip(Records::with_claimed_times(batch, &records)) {
+        let record = record.map_err(|fault| WalkError::Malformed { index, fault })?;
+        is_dense &= record.offset_delta == index;
+    }
+    if is_dense {
+        return Ok(records);
+    }
+    for (index, record) in (0..).zip(Records::with_claimed_times(batch, &records)) {
+        let record = record.map_err(|fault| WalkError::Malformed { index, fault })?;
+        let headers: Vec<Header<'_>> = record.headers.collect();
+        builder.write(index, record.timestamp, record.key, record.value, &headers);
+    }
+    Ok(builder.bytes.split_off(HEADER_BYTES))
+}
+
 fn len_of_nullable(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(1, |bytes| varint::len_i32(length_of(bytes.len())) + bytes.len())
 }
@@ -199,9 +252,32 @@ fn length_of(length: usize) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::walk::{Checks, Records, decompress_records, walk};
-    use super::super::{Batch, TimestampType};
+    use super::super::TimestampType;
+    use super::super::walk::{Checks, walk};
     use super::*;
+
+    #[test]
+    fn recompression_keeps_the_records_and_closes_gaps() {
+        for (from, to) in Codec::ALL.into_iter().flat_map(|from| Codec::ALL.map(|to| (from, to))) {
+            for gap in [0, 5] {
+                let mut builder = BatchBuilder::new(from).producer(ProducerId(1), 0, 7);
+                builder.append(50, Some(b"a"), Some(b"b"), &[(b"h", Some(b"v"))]);
+                builder.append_at(1 + gap, 40, None, None, &[]);
+                let mut bytes = builder.finish();
+                write_field(&mut bytes, 23, 1i32.to_be_bytes());
+                let batch = Batch::parse(&bytes).unwrap().0;
+                let packed = recompress(&batch, to, None, 1 << 20).unwrap();
+                let packed = Batch::parse(&packed).unwrap().0;
+                assert!(packed.crc_is_valid());
+                assert_eq!((packed.compression(), packed.base_sequence()), (Some(to), 7));
+                let mut expect = BatchBuilder::new(Codec::None);
+                expect.append(50, Some(b"a"), Some(b"b"), &[(b"h", Some(b"v"))]).append(40, None, None, &[]);
+                let expect = expect.finish();
+                let records = decompress_records(&packed, 1 << 20).unwrap();
+                assert_eq!(records, expect[HEADER_BYTES..], "{from:?} {to:?} {gap}");
+            }
+        }
+    }
 
     #[test]
     fn what_was_built_reads_back_with_every_codec() {

@@ -227,7 +227,7 @@ impl<'a> Records<'a> {
     }
 
     /// Whatever the flag says, the times that the records themselves carry.
-    fn with_claimed_times(batch: &Batch<'_>, records: &'a [u8]) -> Records<'a> {
+    pub(super) fn with_claimed_times(batch: &Batch<'_>, records: &'a [u8]) -> Records<'a> {
         Records {
             rest: records,
             left: batch.record_count(),
