@@ -1,1 +1,5 @@
-fn main() {}
+//! The `corelog` binary.
+
+fn main() -> std::process::ExitCode {
+    corelog::cli::run()
+}

@@ -6,5 +6,5 @@ mod host;
 mod uring;
 
 pub use disk::{DIRECT_ALIGN_MAX, Direct, Disk, FileSystem, WriteCache, probe_disk};
-pub use host::{Host, Limit, probe_host};
+pub use host::{Host, Irq, Limit, probe_host};
 pub use uring::{Features, Uring, probe_uring};

@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use tempfile::TempDir;
 use tuning::plan::{Numa, Pin, Wish};
 use tuning::{Machine, plan};
 
-mod host;
+mod golden_file;
 
 fn wishes() -> Vec<(&'static str, Wish)> {
     let wish = Wish::default;
@@ -42,7 +43,7 @@ fn every_wish_on_every_machine_gives_the_golden_plan() {
     files.sort();
     let mut out = String::new();
     for file in files {
-        let host = host::unpack(&file);
+        let host = unpack(&file);
         let machine = Machine::read(host.path());
         let limits = &machine.limits;
         let name = file.file_stem().expect("a name").to_string_lossy();
@@ -71,5 +72,18 @@ fn every_wish_on_every_machine_gives_the_golden_plan() {
         }
         out.push('\n');
     }
-    host::golden("plans.txt", &out);
+    golden_file::check("plans.txt", &out);
+}
+
+/// A host described in one text file: `== path` starts a file below the root, the lines after it are its content.
+fn unpack(description: &Path) -> TempDir {
+    let root = tempfile::tempdir().expect("a folder");
+    let text = fs::read_to_string(description).expect("a machine file");
+    for part in text.split("== ").skip(1) {
+        let (path, content) = part.split_once('\n').expect("a path and its content");
+        let path = root.path().join(path.trim());
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, content).expect("a file");
+    }
+    root
 }

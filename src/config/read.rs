@@ -1,0 +1,189 @@
+//! From judged values to the typed [`Config`], and the relations between keys that need no machine.
+
+use std::path::PathBuf;
+
+use tuning::plan::Wish;
+
+use super::values::{Typed, Values};
+use super::*;
+
+/// `None` only beside a problem.
+pub fn config(values: &Values, problems: &mut Vec<Problem>) -> Option<Config> {
+    relations(values, problems);
+    let from = Reader(values);
+    Some(Config {
+        node: Node {
+            id: from.integer("node.id"),
+            rack: Some(from.text("node.rack")).filter(|rack| !rack.is_empty()),
+        },
+        listeners: Listeners {
+            kafka: from.address("listeners.kafka")?,
+            advertised: from.address("listeners.advertised"),
+        },
+        data: Data { dir: PathBuf::from(from.text("data.dir")) },
+        cores: from.wish(),
+        runtime: Runtime {
+            driver: if from.text("runtime.driver") == "ring" { Driver::Ring } else { Driver::Auto },
+        },
+        memory: Memory { budget: from.budget() },
+        durability: from.durability(),
+        topics: from.topics(),
+        limits: from.limits(),
+    })
+}
+
+fn relations(values: &Values, problems: &mut Vec<Problem>) {
+    let mut report = |path: &str, message: &str| {
+        problems.push(Problem { place: values.place(path).clone(), message: message.to_string() });
+    };
+    let from = Reader(values);
+    if from.text("data.dir").is_empty() {
+        report("data.dir", "data.dir is empty; name the folder that shall hold the logs");
+    }
+    let write = from.text("durability.default") == "write";
+    for key in ["durability.flush_messages", "durability.flush_ms"] {
+        if values.is_given(key) && !write {
+            let message = format!(
+                "{key} bounds what durability.default = \"write\" may lose, but every acknowledged record is flushed \
+                 under \"fsync\"; drop it or set durability.default = \"write\""
+            );
+            report(key, &message);
+        }
+    }
+    let kafka = from.address("listeners.kafka");
+    let advertised = from.address("listeners.advertised");
+    if kafka.is_some_and(|kafka| kafka.is_wildcard()) && advertised.is_none() {
+        let message = "listeners.kafka takes connections on every interface, but clients cannot be told to connect \
+                       to that; set listeners.advertised to the name or address they reach this host by, such as \
+                       \"broker1.example.com:9092\"";
+        report("listeners.kafka", message);
+    }
+    if advertised.is_some_and(|address| address.is_wildcard()) {
+        let message =
+            "listeners.advertised is an address nobody can connect to; name the host as clients reach it";
+        report("listeners.advertised", message);
+    }
+    if from.bytes("topics.message.max.bytes") > from.bytes("topics.log.segment.bytes") {
+        let path = "topics.message.max.bytes";
+        report(
+            path,
+            "topics.message.max.bytes exceeds topics.log.segment.bytes; a batch must fit in one segment",
+        );
+    }
+}
+
+struct Reader<'a>(&'a Values);
+
+impl Reader<'_> {
+    /// The range of the key must lie inside the type asked for; a test reads every key at both ends.
+    fn integer<T: TryFrom<i64>>(&self, path: &str) -> T {
+        match self.0.get(path) {
+            Typed::Integer(number) => {
+                T::try_from(*number).ok().expect("the key's range lies inside the type")
+            }
+            other => unreachable!("{path} is {other:?}"),
+        }
+    }
+
+    fn text(&self, path: &str) -> String {
+        match self.0.get(path) {
+            Typed::Text(text) => text.clone(),
+            other => unreachable!("{path} is {other:?}"),
+        }
+    }
+
+    fn address(&self, path: &str) -> Option<Address> {
+        match self.0.get(path) {
+            Typed::Address(address) => address.clone(),
+            other => unreachable!("{path} is {other:?}"),
+        }
+    }
+
+    fn bytes(&self, path: &str) -> u64 {
+        self.bytes_or_auto(path).expect("this key has no auto")
+    }
+
+    fn bytes_or_auto(&self, path: &str) -> Option<u64> {
+        match self.0.get(path) {
+            Typed::Bytes(bytes) => Some(*bytes),
+            Typed::Auto => None,
+            other => unreachable!("{path} is {other:?}"),
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        match self.0.get("memory.budget") {
+            Typed::Budget(budget) => *budget,
+            other => unreachable!("memory.budget is {other:?}"),
+        }
+    }
+
+    fn wish(&self) -> Wish {
+        let count = match self.0.get("cores.count") {
+            Typed::Auto => None,
+            Typed::Integer(_) => Some(self.integer("cores.count")),
+            other => unreachable!("cores.count is {other:?}"),
+        };
+        let pin = match self.0.get("cores.pin") {
+            Typed::Pin(pin) => pin.clone(),
+            other => unreachable!("cores.pin is {other:?}"),
+        };
+        let numa = match self.0.get("cores.numa") {
+            Typed::Numa(numa) => *numa,
+            other => unreachable!("cores.numa is {other:?}"),
+        };
+        Wish { count, pin, spare: self.integer("cores.spare"), numa }
+    }
+
+    fn durability(&self) -> Durability {
+        if self.text("durability.default") == "fsync" {
+            return Durability::Fsync;
+        }
+        let flush_messages = self.integer("durability.flush_messages");
+        let flush_ms = self.integer("durability.flush_ms");
+        // A flush after every record is what fsync means, and what Kafka's flush.messages=1 means.
+        if flush_messages == 1 { Durability::Fsync } else { Durability::Write { flush_messages, flush_ms } }
+    }
+
+    fn topics(&self) -> Topics {
+        let log_append = self.text("topics.log.message.timestamp.type") == "LogAppendTime";
+        Topics {
+            num_partitions: self.integer("topics.num.partitions"),
+            auto_create: self.0.get("topics.auto.create.topics.enable") == &Typed::Bool(true),
+            retention_ms: self.integer("topics.log.retention.ms"),
+            retention_bytes: self.integer("topics.log.retention.bytes"),
+            segment_bytes: self.bytes("topics.log.segment.bytes"),
+            segment_ms: self.integer("topics.log.roll.ms"),
+            max_message_bytes: narrow(self.bytes("topics.message.max.bytes")),
+            compression_type: self.text("topics.compression.type"),
+            timestamp_type: if log_append { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
+            timestamp_before_max_ms: self.integer("topics.log.message.timestamp.before.max.ms"),
+            timestamp_after_max_ms: self.integer("topics.log.message.timestamp.after.max.ms"),
+            retention_check_interval_ms: self.integer("topics.log.retention.check.interval.ms"),
+            file_delete_delay_ms: self.integer("topics.log.segment.delete.delay.ms"),
+            producer_id_expiration_ms: self.integer("topics.producer.id.expiration.ms"),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            request_bytes_max: self.bytes_or_auto("limits.request_bytes_max"),
+            connections_max: self.integer("limits.connections_max"),
+            connection_requests_in_flight_max: self.integer("limits.connection_requests_in_flight_max"),
+            connection_bytes_in_flight_max: self.bytes_or_auto("limits.connection_bytes_in_flight_max"),
+            connection_idle_ms_max: self.integer("limits.connection_idle_ms_max"),
+            fetch_sessions_max: self.integer("limits.fetch_sessions_max"),
+            fetch_bytes_max: self.bytes_or_auto("limits.fetch_bytes_max"),
+            fetch_waiters_max: self.integer("limits.fetch_waiters_max"),
+            produce_waiters_max: self.integer("limits.produce_waiters_max"),
+            mailbox_messages_max: self.integer("limits.mailbox_messages_max"),
+            partitions_max: self.integer("limits.partitions_max"),
+            request_partitions_max: self.integer("limits.request_partitions_max"),
+            describe_partitions_max: self.integer("limits.describe_partitions_max"),
+        }
+    }
+}
+
+fn narrow(bytes: u64) -> u32 {
+    u32::try_from(bytes).expect("the key's range lies inside the type")
+}
