@@ -8,7 +8,9 @@
 //! Nothing here decides what a request means, and only `client` awaits anything.
 
 pub mod api;
+pub mod connection;
 pub mod error_code;
+pub mod frame;
 pub mod header;
 pub mod messages;
 pub mod wire;
