@@ -24,6 +24,13 @@ macro_rules! suite {
                 super::on_ring(stringify!($name));
             })*
         }
+
+        mod sim {
+            $(#[test]
+            fn $name() {
+                super::on_sim(stringify!($name));
+            })*
+        }
     };
 }
 
@@ -61,6 +68,14 @@ fn on_ring(name: &str) {
     let config = Config { ring_entries: 8, memory_bytes: 8 << 20, ..Config::default() };
     let path = dir.path().to_path_buf();
     block_on_one(config, |core| case(name)(core, path)).unwrap();
+}
+
+fn on_sim(name: &str) {
+    for seed in 0..20 {
+        let sim =
+            crate::sim::Sim::new(seed, crate::sim::SimConfig { memory_bytes: 8 << 20, ..Default::default() });
+        sim.run(|core| case(name)(core, PathBuf::from("/data"))).unwrap();
+    }
 }
 
 fn localhost() -> SocketAddr {
@@ -103,9 +118,7 @@ async fn vectored_writes_keep_their_order(core: Core, dir: PathBuf) {
 }
 
 async fn direct_writes_survive_reopening(core: Core, dir: PathBuf) {
-    let how = Open::write().create_new();
-    let how = if dir.starts_with("/dev/shm") { how } else { how.direct() };
-    let file = core.open(dir.join("a"), how).await.unwrap();
+    let file = core.open(dir.join("a"), Open::write().create_new().direct()).await.unwrap();
     let pages = vec![filled(&core, 4096, 1), filled(&core, 8192, 2)];
     file.write_at(pages, 4096, Sync::Data).await.unwrap();
     file.close().await.unwrap();
@@ -381,8 +394,9 @@ async fn memory_is_waited_for_in_order(core: Core, _dir: PathBuf) {
             })
         })
         .collect();
-    core.yield_now().await;
-    assert_eq!(arena.waiting(Reservation::Produce), 2);
+    while arena.waiting(Reservation::Produce) < 2 {
+        core.yield_now().await;
+    }
     assert!(arena.try_take(4096, Reservation::Produce).is_none());
     drop(all);
     for task in tasks {

@@ -214,6 +214,15 @@ impl Core {
         self.0.timers.borrow().next()
     }
 
+    /// Whether a task could run now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.executor.has_ready() || !self.0.ready.is_empty()
+    }
+
+    pub(crate) fn drop_tasks(&self) {
+        self.0.executor.clear();
+    }
+
     /// One look at the driver: sleeps there when nothing is ready and `may_sleep`.
     pub(crate) fn turn(&self, may_sleep: bool) -> io::Result<()> {
         let mut wait = Wait::No;

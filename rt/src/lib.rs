@@ -1,7 +1,8 @@
 //! One core's runtime: tasks, operations, time, memory and mail. Knows nothing of Kafka.
 //!
 //! `start` runs one thread per core; what runs there gets a [`Core`] and does all its I/O through it. Buffers belong
-//! to operations, never to futures; cores share nothing and talk through [`Mesh`] ports.
+//! to operations, never to futures; cores share nothing and talk through [`Mesh`] ports. Above the driver everything
+//! is the same under `ring` and under the simulator ([`sim`]).
 
 mod buf;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod timer;
 
 pub use crate::core::{Core, CoreId, Sleep};
 pub use buf::{Arena, BufMut, PAGE, Reservation, Slice, Take};
+pub use driver::sim;
 pub use file::{DIRECT_ALIGNMENT, DirEntry, File, LockGuard, Open, Sync, zeros};
 pub use mailbox::{Mesh, Port};
 pub use socket::{Listener, Stream};

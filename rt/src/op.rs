@@ -24,6 +24,7 @@ pub(crate) struct Handle(pub(crate) Rc<Opened>);
 
 pub(crate) enum Opened {
     Fd(OwnedFd),
+    Sim(crate::driver::sim::Token),
 }
 
 impl Handle {
@@ -34,6 +35,14 @@ impl Handle {
     pub(crate) fn fd(&self) -> &OwnedFd {
         match &*self.0 {
             Opened::Fd(fd) => fd,
+            Opened::Sim(_) => panic!("a simulated file was handed to a real driver"),
+        }
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        match &*self.0 {
+            Opened::Fd(_) => panic!("a real file was handed to the simulator"),
+            Opened::Sim(token) => token.id(),
         }
     }
 }

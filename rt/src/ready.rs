@@ -68,13 +68,16 @@ impl Ready {
     /// True when the core may sleep: nothing is here, and whoever brings something now rings.
     pub(crate) fn prepare_sleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let content = self.lock();
-        let empty = content.tasks.is_empty() && content.returns.is_empty();
-        drop(content);
+        let empty = self.is_empty();
         if !empty {
             self.awake();
         }
         empty
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let content = self.lock();
+        content.tasks.is_empty() && content.returns.is_empty()
     }
 
     pub(crate) fn awake(&self) {
