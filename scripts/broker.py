@@ -55,6 +55,7 @@ class Broker:
         with open(self.log, "a", encoding="utf-8") as log:
             log.writelines(before)
         if self.address is None:
+            self.process.stdout.close()
             raise NotReady(f"{self.program} start ended with status {self.process.wait()} before its ready line; output in {self.log}")
         self.start_ms = (time.monotonic() - started) * 1000
         # Whatever else it prints is kept, and its pipe never fills up.
@@ -62,7 +63,7 @@ class Broker:
         return self
 
     def _drain(self, output):
-        with open(self.log, "a", encoding="utf-8") as log:
+        with output, open(self.log, "a", encoding="utf-8") as log:
             for line in output:
                 log.write(line)
                 log.flush()
