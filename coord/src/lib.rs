@@ -6,6 +6,7 @@
 pub mod error_code;
 pub mod metadata;
 pub mod producer_ids;
+pub mod raft;
 
 pub mod wire;
 
