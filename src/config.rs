@@ -189,6 +189,10 @@ impl Config {
     /// As [`Config::load`], from text.
     pub fn parse(name: &str, text: &str, arguments: &[Setting]) -> Result<Config, Problems> {
         let (mut settings, mut problems) = source::parse_file(name, text);
+        if !problems.is_empty() {
+            // Behind a syntax error keys land in the wrong section; judging them would only confuse.
+            return Err(Problems(problems));
+        }
         settings.extend(arguments.iter().cloned());
         let values = values::Values::judge(&settings, &mut problems);
         let config = read::config(&values, &mut problems);

@@ -73,6 +73,7 @@ fn gather(config: &Config, machine: &Machine) -> Facts {
         plan: resolved.map(|in_force| in_force.plan).map_err(|problems| problems.to_string()),
         uring: probe_uring(root),
         host: probe_host(root),
+        data_dir: config.data.dir.clone(),
         disk: look_at(root, &config.data.dir),
         has_fallback_driver: HAS_FALLBACK_DRIVER,
         connections_max: u64::from(config.limits.connections_max),

@@ -9,7 +9,9 @@ use super::{Budget, Config, Place, Problem, Problems};
 
 /// A shard with less could not hold one request beside its caches.
 const CORE_MEMORY_MIN: u64 = 16 << 20;
-/// Kafka's `socket.request.max.bytes`.
+/// Kafka's `socket.request.max.bytes`. A request lies in one buffer, which may be half as large again as asked for, and
+/// its batches are copied once more into tail buffers of the same reservation (20 % of a core's memory held back, 56 %
+/// at best). So auto is at most a fifth of a core's memory, and more than a third could never be had.
 const REQUEST_BYTES_DEFAULT: u64 = 100 << 20;
 /// Kafka's `fetch.max.bytes`.
 const FETCH_BYTES_DEFAULT: u64 = 55 << 20;
@@ -60,7 +62,7 @@ impl Config {
                 format_bytes(CORE_MEMORY_MIN)
             ));
         }
-        let mut bounded = |key: &str, given: Option<u64>, default: u64, share: u64| {
+        let mut bounded = |key: &str, given: Option<u64>, auto: u64, share: u64| {
             if let Some(bytes) = given.filter(|bytes| *bytes > share) {
                 report(format!(
                     "limits.{key} is {}, but one core's memory leaves {} for it; lower it, raise memory.budget or \
@@ -69,10 +71,15 @@ impl Config {
                     format_bytes(share)
                 ));
             }
-            given.unwrap_or(default.min(share))
+            given.unwrap_or(auto.min(share))
         };
         let limits = &self.limits;
-        let request = bounded("request_bytes_max", limits.request_bytes_max, REQUEST_BYTES_DEFAULT, core / 2);
+        let request = bounded(
+            "request_bytes_max",
+            limits.request_bytes_max,
+            REQUEST_BYTES_DEFAULT.min(core / 5),
+            core / 3,
+        );
         let in_flight = bounded(
             "connection_bytes_in_flight_max",
             limits.connection_bytes_in_flight_max,

@@ -237,9 +237,9 @@ pub const KEYS: &[Key] = &[
         "limits.request_bytes_max",
         Kind::BytesOrAuto { min: 64 * KIB, max: GIB },
         "\"auto\"",
-        "Largest request. Auto: 100 MiB, or half of one core's memory where that is less.",
+        "Largest request. Auto: 100 MiB, or a fifth of one core's memory where that is less.",
     ),
-    key("limits.connections_max", integer(1, 1_000_000), "20000", "Open client connections."),
+    key("limits.connections_max", integer(1, 1_000_000), "15000", "Open client connections."),
     key(
         "limits.connection_requests_in_flight_max",
         integer(1, 100_000),

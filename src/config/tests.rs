@@ -185,5 +185,5 @@ fn a_small_machine_gets_the_least_budget() {
     let config = Config::parse("", "", &[]).expect("defaults are valid");
     let settled = config.resolve(&machine(2, 512 << 20)).expect("it fits");
     assert_eq!(settled.memory_budget_bytes, 256 << 20);
-    assert_eq!(settled.request_bytes_max, 64 << 20);
+    assert_eq!(settled.request_bytes_max, (128 << 20) / 5);
 }

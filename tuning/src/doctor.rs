@@ -4,6 +4,7 @@
 //! are printed, never run.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -12,8 +13,9 @@ use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::probe::{DIRECT_ALIGN_MAX, Direct, Disk, Host, Irq, Limit, Uring, WriteCache};
 
-/// The ring driver was built and measured against kernels from here on.
-const KERNEL_MIN: (u32, u32) = (6, 1);
+/// The first kernel with every flag the ring driver wants, and the first it runs on at all.
+const KERNEL_BEST: (u32, u32) = (6, 1);
+const KERNEL_MIN: (u32, u32) = (5, 11);
 /// Files besides connections: segments, indexes, rings, doorbells.
 const FILES_BESIDE_CONNECTIONS: u64 = 4096;
 /// Less is a disk about to be full: allocation steps alone take 32 MiB for each busy partition.
@@ -95,6 +97,8 @@ pub struct Facts {
     pub plan: Result<Plan, String>,
     pub uring: Uring,
     pub host: Host,
+    /// As configured; it need not exist yet.
+    pub data_dir: PathBuf,
     /// The data folder, or the nearest parent that exists; or why it cannot be looked at.
     pub disk: Result<Disk, String>,
     /// Whether the broker has another driver to fall back to.
@@ -105,10 +109,11 @@ pub struct Facts {
 
 /// One finding per check, in a fixed order.
 pub fn examine(facts: &Facts) -> Vec<Finding> {
+    let shards = facts.plan.as_ref().map_or(1, |plan| plan.shards.len());
     let mut findings = vec![
         kernel(&facts.machine),
         uring(&facts.uring, facts.has_fallback_driver),
-        memlock(&facts.host, &facts.machine, facts.plan.as_ref().map_or(1, |plan| plan.shards.len())),
+        memlock(&facts.host, &facts.machine, shards),
         open_files(&facts.host, facts.connections_max),
         cores(&facts.plan),
     ];
@@ -119,39 +124,46 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     findings.push(swap(&facts.host));
     match &facts.disk {
         Ok(disk) => findings.extend([direct(disk), write_cache(disk), free_space(disk)]),
-        Err(error) => findings.push(Finding::problem(
-            "data folder",
-            error.clone(),
-            "The broker cannot write its logs there.",
-            &["sudo install -d -o \"$USER\" FOLDER    (or name another one in data.dir)"],
-        )),
+        Err(error) => {
+            let make =
+                format!("sudo install -d -o \"$USER\" '{}'    (or set data.dir)", facts.data_dir.display());
+            let meaning = "The broker cannot write its logs there.";
+            findings.push(Finding::problem("data folder", error.clone(), meaning, &[&make]));
+        }
     }
     findings
 }
 
 fn kernel(machine: &Machine) -> Finding {
     let kernel = &machine.kernel;
-    let (major, minor) = KERNEL_MIN;
     if kernel.major == 0 {
         return Finding::note("kernel", "version unknown", "/proc/sys/kernel/osrelease cannot be read here.");
     }
-    if kernel.is_at_least(major, minor) {
-        return Finding::ok("kernel", format!("Linux {}", kernel.release));
+    let fix = ["install a kernel of 6.1 or later from your distribution, then reboot"];
+    if kernel.is_at_least(KERNEL_BEST.0, KERNEL_BEST.1) {
+        Finding::ok("kernel", format!("Linux {}", kernel.release))
+    } else if kernel.is_at_least(KERNEL_MIN.0, KERNEL_MIN.1) {
+        let found = format!("Linux {}, older than 6.1", kernel.release);
+        let meaning = "The broker runs, but every completion interrupts it: DEFER_TASKRUN came with 6.1.";
+        Finding::warning("kernel", found, meaning, &fix)
+    } else {
+        let found = format!("Linux {}, older than 5.11", kernel.release);
+        let meaning =
+            "The io_uring driver waits with a timeout that came with 5.11; before that it does not start.";
+        Finding::problem("kernel", found, meaning, &fix)
     }
-    let found = format!("Linux {}, older than {major}.{minor}", kernel.release);
-    let meaning = "The io_uring driver needs SINGLE_ISSUER and DEFER_TASKRUN, which came with 6.1.";
-    Finding::warning(
-        "kernel",
-        found,
-        meaning,
-        &["install a kernel of 6.1 or later from your distribution, then reboot"],
-    )
 }
 
 fn uring(uring: &Uring, has_fallback: bool) -> Finding {
     const TOPIC: &str = "io_uring";
     let fix: &[&str] = match uring {
-        Uring::Ready { .. } => return Finding::ok(TOPIC, uring.reason()),
+        Uring::Ready { features } if features.foregone().is_empty() => {
+            return Finding::ok(TOPIC, uring.reason());
+        }
+        Uring::Ready { .. } => {
+            let meaning = "The driver runs without these flags, at more CPU time for each request.";
+            return Finding::note(TOPIC, uring.reason(), meaning);
+        }
         Uring::Missing | Uring::TooOld { .. } => {
             &["install a kernel of 6.1 or later built with CONFIG_IO_URING"]
         }
@@ -194,7 +206,8 @@ fn open_files(host: &Host, connections_max: u64) -> Finding {
     const TOPIC: &str = "open files";
     let needed = connections_max.saturating_add(FILES_BESIDE_CONNECTIONS);
     let found = format!("limit {}", limit(&host.open_files, |count| count.to_string()));
-    if host.open_files.allows(needed) {
+    if host.open_files.hard.is_none_or(|hard| hard >= needed) {
+        // The broker raises its own soft limit to the hard one when it starts.
         return Finding::ok(TOPIC, found);
     }
     let meaning = format!(
@@ -245,9 +258,7 @@ fn interrupts(host: &Host, pins: &[usize]) -> Finding {
         "set cores.spare = 1 (or more), so that a CPU is left to them, then",
         "echo SPARE_CPU | sudo tee /proc/irq/NUMBER/smp_affinity_list    (and stop irqbalance)",
     ];
-    let mut finding = Finding::warning(TOPIC, found, meaning, &fix);
-    finding.severity = Severity::Note;
-    finding
+    Finding { severity: Severity::Note, ..Finding::warning(TOPIC, found, meaning, &fix) }
 }
 
 fn governor(host: &Host, pins: &[usize]) -> Finding {

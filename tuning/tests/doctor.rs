@@ -11,6 +11,15 @@ use tuning::probe::{Direct, Disk, Features, FileSystem, Host, Irq, Limit, Uring,
 mod golden_file;
 
 const GIB: u64 = 1 << 30;
+const FEATURES: Features = Features {
+    coop_taskrun: true,
+    single_issuer: true,
+    defer_taskrun: true,
+    submit_all: true,
+    ext_arg: true,
+    no_drop: true,
+    send_zc: true,
+};
 
 fn good() -> Facts {
     let cpu = |id| Cpu { id, package: 0, core: id, node: 0, siblings: vec![id], allowed: true };
@@ -23,7 +32,7 @@ fn good() -> Facts {
     Facts {
         plan: Ok(tuning::plan(&machine, &Wish { spare: 2, ..Wish::default() }).expect("a plan")),
         machine,
-        uring: Uring::Ready { features: Features::default() },
+        uring: Uring::Ready { features: FEATURES },
         host: Host {
             memlock: Limit { soft: None, hard: None },
             open_files: Limit { soft: Some(65_536), hard: Some(1_048_576) },
@@ -32,6 +41,7 @@ fn good() -> Facts {
             swap: vec![],
             swappiness: Some(60),
         },
+        data_dir: PathBuf::from("/var/lib/corelog"),
         disk: Ok(Disk {
             folder: PathBuf::from("/var/lib/corelog"),
             file_system: FileSystem { name: "xfs".into(), magic: 0 },
@@ -61,6 +71,11 @@ fn cases() -> Vec<(&'static str, Change)> {
             facts.machine.kernel = Kernel { major: 5, minor: 4, release: "5.4.0".into() };
             facts.host.memlock = Limit { soft: Some(65_536), hard: Some(65_536) };
             facts.uring = Uring::Missing;
+        }),
+        ("a kernel before 6.1", |facts| {
+            facts.machine.kernel = Kernel { major: 5, minor: 15, release: "5.15.0".into() };
+            let features = Features { single_issuer: false, defer_taskrun: false, ..FEATURES };
+            facts.uring = Uring::Ready { features };
         }),
         ("io_uring turned off", |facts| facts.uring = Uring::Disabled { sysctl: 2 }),
         ("io_uring filtered, with another driver", |facts| {

@@ -36,17 +36,23 @@ pub struct Features {
 }
 
 impl Features {
-    /// What the ring driver needs and this kernel lacks; empty when it can run.
+    /// What the ring driver cannot do without and this kernel lacks; empty when it can run.
     pub fn lacking(&self) -> Vec<&'static str> {
-        let needed = [
-            (self.single_issuer, "IORING_SETUP_SINGLE_ISSUER (6.0)"),
-            (self.defer_taskrun, "IORING_SETUP_DEFER_TASKRUN (6.1)"),
-            (self.coop_taskrun, "IORING_SETUP_COOP_TASKRUN (5.19)"),
-            (self.ext_arg, "IORING_FEAT_EXT_ARG (5.11)"),
-            (self.no_drop, "IORING_FEAT_NODROP (5.5)"),
-        ];
-        needed.into_iter().filter(|(has, _)| !has).map(|(_, name)| name).collect()
+        missing(&[(self.ext_arg, "EXT_ARG (5.11)"), (self.no_drop, "NODROP (5.5)")])
     }
+
+    /// What makes the driver cheaper and this kernel lacks.
+    pub fn foregone(&self) -> Vec<&'static str> {
+        missing(&[
+            (self.single_issuer, "SINGLE_ISSUER (6.0)"),
+            (self.defer_taskrun, "DEFER_TASKRUN (6.1)"),
+            (self.coop_taskrun, "COOP_TASKRUN (5.19)"),
+        ])
+    }
+}
+
+fn missing(wanted: &[(bool, &'static str)]) -> Vec<&'static str> {
+    wanted.iter().filter(|(has, _)| !has).map(|(_, name)| *name).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,7 +84,13 @@ impl Uring {
     /// One clause for the banner.
     pub fn reason(&self) -> String {
         match self {
-            Uring::Ready { .. } => "the kernel offers io_uring with everything the driver needs".to_string(),
+            Uring::Ready { features } if features.foregone().is_empty() => {
+                "the kernel offers io_uring with everything the driver wants".to_string()
+            }
+            Uring::Ready { features } => {
+                format!("the kernel offers io_uring, but not {}", features.foregone().join(", "))
+            }
+
             Uring::TooOld { features } => {
                 format!("this kernel's io_uring lacks {}", features.lacking().join(", "))
             }
@@ -159,10 +171,9 @@ mod tests {
     #[test]
     fn an_old_kernel_is_told_what_it_lacks() {
         let features = Features { coop_taskrun: true, ext_arg: true, no_drop: true, ..Features::default() };
-        assert_eq!(
-            features.lacking(),
-            ["IORING_SETUP_SINGLE_ISSUER (6.0)", "IORING_SETUP_DEFER_TASKRUN (6.1)"]
-        );
+        assert!(features.lacking().is_empty());
+        assert_eq!(features.foregone(), ["SINGLE_ISSUER (6.0)", "DEFER_TASKRUN (6.1)"]);
+        assert_eq!(Features { no_drop: false, ..features }.lacking(), ["NODROP (5.5)"]);
     }
 
     #[test]
