@@ -1,13 +1,21 @@
 //! One shard's storage: record batches, logs, indexes and recovery.
 
 pub mod batch;
+pub mod cache;
 pub mod checkpoint;
 pub mod epochs;
 mod fields;
+pub mod folder;
 pub mod ids;
 pub mod index;
+pub mod log;
 pub mod murmur2;
+pub mod names;
 pub mod producers;
+pub mod retention;
+pub mod segment;
+pub mod space;
+pub mod store;
 pub mod varint;
 
 pub use fields::Damage;

@@ -1,0 +1,320 @@
+//! The data folder itself: which storage it is, which format it has, and that no other broker holds it.
+//!
+//! ```text
+//! corelog: 0 magic "CLOGDATA"   8 format u32 = 1   12 crc32c of 16..32, u32   16 storage uuid, 16 bytes
+//! ```
+//! Integers are little endian. The storage uuid is made once and names this folder in the cluster (hazard A11): a copy
+//! of a folder started beside the original is refused by the registration, a second process on it by the lock.
+
+use crate::checkpoint::{self, Saved};
+use crate::ids::PartitionId;
+use crate::names;
+use rt::{Core, LockGuard, Open, Slice, Sync};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const IDENTITY_FILE: &str = "corelog";
+const LOCK_FILE: &str = "lock";
+const CLEAN_FILE: &str = "clean";
+const MAGIC: &[u8; 8] = b"CLOGDATA";
+const FORMAT: u32 = 1;
+const IDENTITY_BYTES: usize = 32;
+
+#[derive(Debug)]
+pub enum FolderError {
+    /// Another broker runs on it.
+    Held {
+        dir: PathBuf,
+    },
+    /// Written by a newer Corelog.
+    Newer {
+        dir: PathBuf,
+        format: u32,
+    },
+    /// It cannot be written to.
+    ReadOnly {
+        dir: PathBuf,
+    },
+    /// Its file system has no direct I/O.
+    NoDirectIo {
+        dir: PathBuf,
+    },
+    /// Its identity cannot be read, though it holds logs.
+    Damaged {
+        path: PathBuf,
+    },
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
+}
+
+impl std::fmt::Display for FolderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FolderError::Held { dir } => write!(
+                f,
+                "the data folder {} is held by another broker; stop it, or give this one its own folder",
+                dir.display()
+            ),
+            FolderError::Newer { dir, format } => write!(
+                f,
+                "the data folder {} has format {format}, this Corelog knows {FORMAT}; start the newer version",
+                dir.display()
+            ),
+            FolderError::ReadOnly { dir } => write!(
+                f,
+                "the data folder {} cannot be written to; check its owner and whether it is mounted read-only",
+                dir.display()
+            ),
+            FolderError::NoDirectIo { dir } => write!(
+                f,
+                "the file system of {} has no O_DIRECT; use ext4 or XFS on a local disk",
+                dir.display()
+            ),
+            FolderError::Damaged { path } => write!(
+                f,
+                "{} is damaged; restore it from a backup of this folder, or move the folder away to start an empty one",
+                path.display()
+            ),
+            FolderError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for FolderError {}
+
+/// A data folder that this process holds, as every core may know it. The lock is beside it and stays on one core.
+pub struct Folder {
+    dir: PathBuf,
+    uuid: [u8; 16],
+    clean_start: bool,
+    sequence: u64,
+    saved: HashMap<PartitionId, Saved>,
+}
+
+impl Folder {
+    /// Takes the folder, making it if it is new, and reads every core's newest checkpoint. The mark of a clean stop is
+    /// gone, durably, when this returns: nothing may be appended under it.
+    pub async fn open(core: &Core, dir: &Path, random: u64) -> Result<(Folder, LockGuard), FolderError> {
+        let taking = Taking { core, dir };
+        taking.directories().await?;
+        let lock = taking.lock().await?;
+        let uuid = taking.identity(random).await?;
+        let clean_start = taking.take_clean_mark().await.map_err(|error| taking.failed(CLEAN_FILE, error))?;
+        let (sequence, mut saved) =
+            taking.checkpoints().await.map_err(|error| taking.failed("checkpoints", error))?;
+        if !clean_start {
+            saved.values_mut().for_each(|saved| saved.clean = false);
+        }
+        Ok((Folder { dir: dir.to_path_buf(), uuid, clean_start, sequence, saved }, lock))
+    }
+
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// Whether the last process that held the folder closed everything.
+    pub fn was_clean(&self) -> bool {
+        self.clean_start
+    }
+
+    pub fn logs_dir(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+
+    pub fn checkpoints_dir(&self) -> PathBuf {
+        self.dir.join("checkpoints")
+    }
+
+    /// Where metadata's own log lives.
+    pub fn raft_dir(&self) -> PathBuf {
+        self.dir.join("raft")
+    }
+
+    pub(crate) fn checkpoint_path(&self, core: u16, slot: u64) -> PathBuf {
+        self.checkpoints_dir().join(format!("core-{core}.{slot}"))
+    }
+
+    pub(crate) fn sequence_next(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn saved(&self, id: PartitionId) -> Option<Saved> {
+        self.saved.get(&id).cloned()
+    }
+
+    /// After every core's store was closed: the next start trusts the checkpoints to the byte.
+    pub async fn mark_clean(&self, core: &Core) -> io::Result<()> {
+        let file = core.open(self.dir.join(CLEAN_FILE), Open::write().create()).await?;
+        file.write_at(vec![Slice::from(b"clean".to_vec())], 0, Sync::Data).await?;
+        file.sync_all().await?;
+        core.sync_dir(self.dir.clone()).await
+    }
+}
+
+struct Taking<'a> {
+    core: &'a Core,
+    dir: &'a Path,
+}
+
+impl Taking<'_> {
+    fn failed(&self, name: &str, error: io::Error) -> FolderError {
+        match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                FolderError::ReadOnly { dir: self.dir.to_path_buf() }
+            }
+            _ => FolderError::Io { path: self.dir.join(name), error },
+        }
+    }
+
+    async fn directories(&self) -> Result<(), FolderError> {
+        for name in ["logs", "checkpoints", "raft"] {
+            let made = self.core.create_dir_all(self.dir.join(name)).await;
+            made.map_err(|error| self.failed(name, error))?;
+        }
+        self.core.sync_dir(self.dir.to_path_buf()).await.map_err(|error| self.failed("", error))?;
+        match self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => {
+                // A parent that may not be opened is not ours; then its owner made the folder durable.
+                let _ = self.core.sync_dir(parent.to_path_buf()).await;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn lock(&self) -> Result<LockGuard, FolderError> {
+        match self.core.lock_file(self.dir.join(LOCK_FILE)).await {
+            Ok(lock) => Ok(lock),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(FolderError::Held { dir: self.dir.to_path_buf() })
+            }
+            Err(error) => Err(self.failed(LOCK_FILE, error)),
+        }
+    }
+
+    async fn identity(&self, random: u64) -> Result<[u8; 16], FolderError> {
+        let path = self.dir.join(IDENTITY_FILE);
+        let opened = self.core.open(path.clone(), Open::write().create().direct()).await;
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(FolderError::NoDirectIo { dir: self.dir.to_path_buf() });
+            }
+            Err(error) => return Err(self.failed(IDENTITY_FILE, error)),
+        };
+        let failed = |error| self.failed(IDENTITY_FILE, error);
+        if file.len().await.map_err(failed)? > 0 {
+            let bytes = names::read_all(self.core, &file, 4096).await.map_err(failed)?;
+            match decode(&bytes) {
+                Ok(uuid) => return Ok(uuid),
+                Err(Some(format)) => return Err(FolderError::Newer { dir: self.dir.to_path_buf(), format }),
+                Err(None) => {
+                    let logs = self.core.list_dir(self.dir.join("logs")).await.map_err(failed)?;
+                    if !logs.is_empty() {
+                        return Err(FolderError::Damaged { path });
+                    }
+                }
+            }
+        }
+        let uuid = self.make_uuid(random);
+        let mut buf = self.core.buffers().take(4096, rt::Reservation::Control).await;
+        buf.fill(0);
+        buf[..IDENTITY_BYTES].copy_from_slice(&encode(uuid));
+        file.write_at(vec![buf.freeze(0..4096)], 0, Sync::Data).await.map_err(failed)?;
+        file.sync_all().await.map_err(failed)?;
+        self.core.sync_dir(self.dir.to_path_buf()).await.map_err(failed)?;
+        Ok(uuid)
+    }
+
+    fn make_uuid(&self, random: u64) -> [u8; 16] {
+        let mut uuid = [0; 16];
+        uuid[..8].copy_from_slice(&self.core.random_u64().to_be_bytes());
+        uuid[8..].copy_from_slice(&(self.core.random_u64() ^ random).to_be_bytes());
+        // Version 4, variant 1.
+        uuid[6] = uuid[6] & 0x0f | 0x40;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        uuid
+    }
+
+    async fn take_clean_mark(&self) -> io::Result<bool> {
+        match self.core.unlink(self.dir.join(CLEAN_FILE)).await {
+            Ok(()) => {
+                self.core.sync_dir(self.dir.to_path_buf()).await?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest word on every partition, and the highest sequence in use.
+    async fn checkpoints(&self) -> io::Result<(u64, HashMap<PartitionId, Saved>)> {
+        let dir = self.dir.join("checkpoints");
+        let (mut sequence, mut newest) = (0, HashMap::<PartitionId, (u64, Saved)>::new());
+        for entry in self.core.list_dir(dir.clone()).await? {
+            let file = self.core.open(dir.join(&entry.name), Open::read()).await?;
+            let bytes = usize::try_from(file.len().await?).unwrap_or(0);
+            if bytes == 0 {
+                continue;
+            }
+            let content = names::read_all(self.core, &file, bytes).await?;
+            // A damaged slot costs a longer scan; the other one still speaks.
+            let Ok(found) = checkpoint::decode(&content) else { continue };
+            let number = found.sequence;
+            sequence = sequence.max(number);
+            for saved in found.logs {
+                let key = (saved.epoch, number);
+                let replaces = newest.get(&saved.id).is_none_or(|(n, old)| (old.epoch, *n) < key);
+                if replaces {
+                    newest.insert(saved.id, (number, saved));
+                }
+            }
+        }
+        Ok((sequence, newest.into_iter().map(|(id, (_, saved))| (id, saved)).collect()))
+    }
+}
+
+fn encode(uuid: [u8; 16]) -> [u8; IDENTITY_BYTES] {
+    let mut bytes = [0; IDENTITY_BYTES];
+    bytes[0..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    bytes[12..16].copy_from_slice(&crc32c::crc32c(&uuid).to_le_bytes());
+    bytes[16..32].copy_from_slice(&uuid);
+    bytes
+}
+
+/// The storage uuid; else the newer format, or nothing where it is damaged.
+fn decode(bytes: &[u8]) -> Result<[u8; 16], Option<u32>> {
+    let bytes: &[u8; IDENTITY_BYTES] = bytes.first_chunk().ok_or(None)?;
+    let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
+    if &bytes[0..8] != MAGIC {
+        return Err(None);
+    }
+    if word(8) > FORMAT {
+        return Err(Some(word(8)));
+    }
+    let uuid: [u8; 16] = std::array::from_fn(|index| bytes[16 + index]);
+    if word(12) == crc32c::crc32c(&uuid) { Ok(uuid) } else { Err(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_refused_or_found_damaged() {
+        let bytes = encode([9; 16]);
+        assert_eq!(decode(&bytes), Ok([9; 16]));
+        let mut newer = bytes;
+        newer[8] = 2;
+        assert_eq!(decode(&newer), Err(Some(2)));
+        for at in (0..IDENTITY_BYTES).filter(|at| !(8..12).contains(at)) {
+            let mut flipped = bytes;
+            flipped[at] ^= 1;
+            assert_eq!(decode(&flipped), Err(None), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! One partition's log: the state, what it promises, and its public face.
+//!
+//! A log belongs to one core and is touched by no other. Decisions are taken synchronously on [`State`]; the futures
+//! here only wait and do I/O, and hold no reference into the state while they wait.
+//!
+//! Invariants:
+//! - offsets are given in call order, only after space and memory for the batch are reserved (A1, A14);
+//! - `log_start <= high_watermark <= durable_end <= end`; the last two move only forwards within an incarnation;
+//! - one flush in flight; the next one forms meanwhile, starting from a copy of the tail block (A15);
+//! - a failed write, or a panic half-way through a change, poisons the log: it serves nothing until it is opened anew,
+//!   from disk, in a new epoch;
+//! - every byte behind the end is zero on media, but for the flush in flight (A2).
+//!
+//! It does not replicate: the high watermark is the durable end until something else is told to move it.
+
+mod admit;
+mod append;
+mod config;
+mod read;
+mod recover;
+mod scan;
+mod seal;
+mod tear;
+#[cfg(test)]
+mod tests;
+mod truncate;
+mod turn;
+mod waiters;
+
+pub use config::{Durability, Faults, Limits, LogConfig, OpenLog};
+pub use read::{ReadError, ReadOut};
+pub use recover::OpenError;
+
+use crate::cache::{Tail, Tails};
+use crate::checkpoint::Saved;
+use crate::epochs::EpochCache;
+use crate::ids::{LeaderEpoch, Offset, PartitionId};
+use crate::names::PartitionFile;
+use crate::producers::ProducerStates;
+use crate::segment::Segment;
+use append::{Forming, Ready};
+use rt::sync::Event;
+use rt::{BufMut, Core, Slice};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::task::Poll;
+use turn::Turns;
+use waiters::Waiters;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AppendKind {
+    /// From a producer: everything is checked.
+    Client,
+    /// Written by the broker itself.
+    Internal,
+}
+
+/// What an append was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    pub log_append_time_ms: i64,
+    pub log_start_offset: Offset,
+    /// The batch was there already; wait for `last_offset` as the original does (A6).
+    pub duplicate: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AppendError {
+    InvalidRecord {
+        message: String,
+        record_errors: Vec<(i32, String)>,
+    },
+    InvalidTimestamp {
+        message: String,
+        record_errors: Vec<(i32, String)>,
+    },
+    Corrupt,
+    MessageTooLarge,
+    RecordListTooLarge,
+    OutOfOrderSequence,
+    InvalidProducerEpoch,
+    UnsupportedCompression,
+    /// A plain batch while its producer has a transaction open.
+    InvalidTxnState,
+    /// No space, or the log is poisoned or closed. Nothing was assigned.
+    Storage(String),
+}
+
+/// The log failed after offsets were given, or was closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Poisoned(pub String);
+
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub batches: u64,
+    pub bytes: u64,
+    /// Bytes copied into flush buffers: the one copy of a batch.
+    pub bytes_copied: u64,
+    /// Bytes of tail blocks copied into a following flush, so that blocks under DMA never change.
+    pub tail_bytes_copied: u64,
+    pub flushes: u64,
+    pub flushed_bytes: u64,
+    pub zeros_ahead_bytes: u64,
+    pub reads_from_tail: u64,
+    pub reads_from_disk: u64,
+    pub bytes_from_disk: u64,
+    pub duplicates: u64,
+    pub rolls: u64,
+}
+
+#[derive(Clone)]
+pub struct Log {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    core: Core,
+    dir: PathBuf,
+    id: PartitionId,
+    epoch: LeaderEpoch,
+    limits: Limits,
+    faults: Faults,
+    tails: Tails,
+    tail: Rc<Tail>,
+    turns: Turns,
+    committed: Waiters,
+    durable: Waiters,
+    moved: Event,
+    config: RefCell<LogConfig>,
+    counters: Cell<Counters>,
+    partition: RefCell<Option<PartitionFile>>,
+    state: RefCell<State>,
+}
+
+/// What changes. Nothing outside a synchronous function holds a reference to it.
+struct State {
+    /// By base offset; the last one is active.
+    segments: Vec<Segment>,
+    log_start: Offset,
+    high_watermark: Offset,
+    /// Acknowledged by the disk as the durability asks.
+    durable_end: Offset,
+    /// Known to be on stable media; equals `durable_end` in fsync mode.
+    synced_end: Offset,
+    end: Offset,
+    epochs: EpochCache,
+    producers: ProducerStates,
+    forming: Option<Forming>,
+    ready: VecDeque<Ready>,
+    flushing: bool,
+    /// Reserved for the batch whose turn it is.
+    spare: Vec<BufMut>,
+    /// The assigned bytes of the active segment's last, partly filled block.
+    last_block: Vec<u8>,
+    /// What the device must flush before the first write of the active segment (write mode).
+    sync_before: Option<rt::File>,
+    last_flush_bytes: usize,
+    unsynced_messages: u64,
+    sync_timer: bool,
+    failure: Option<String>,
+    closed: bool,
+}
+
+impl Log {
+    /// Opens or creates a log: finds its end, removes a torn tail, refuses damage, and begins this incarnation's epoch.
+    pub async fn open(core: &Core, how: OpenLog) -> Result<Log, OpenError> {
+        let shared = Rc::new(recover::open(core, how).await?);
+        seal::start_all(&shared);
+        Ok(Log { shared })
+    }
+
+    /// Appends one batch. Returns once its offsets are given, in call order; [`Log::committed`] says when it is safe.
+    /// Once polled it must run to its end: never put it in a `select`.
+    pub async fn append(&self, records: Slice, kind: AppendKind) -> Result<Appended, AppendError> {
+        append::append(&self.shared, records, kind).await
+    }
+
+    /// Resolves when the high watermark has passed `last`.
+    pub async fn committed(&self, last: Offset) -> Result<(), Poisoned> {
+        wait_for(&self.shared, &self.shared.committed, last, |state| state.high_watermark).await
+    }
+
+    /// Whole batches from the one that holds `from`, below `up_to`. At most `max_bytes`, but for a first batch that
+    /// alone is larger where `min_one_batch` is set.
+    pub async fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one_batch: bool,
+        up_to: Offset,
+    ) -> Result<ReadOut, ReadError> {
+        read::read(&self.shared, from, max_bytes, min_one_batch, up_to).await
+    }
+
+    /// About how many bytes a read of `from..up_to` would give, `cap` at most. Never waits.
+    pub fn bytes_available(&self, from: Offset, up_to: Offset, cap: usize) -> usize {
+        read::available(&self.shared, from, up_to, cap)
+    }
+
+    /// The first record at or behind the log start with a time of at least `timestamp`.
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
+        read::offset_for_timestamp(&self.shared, timestamp).await
+    }
+
+    /// The first record that has the largest time of the log.
+    pub async fn offset_of_max_timestamp(&self) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
+        read::offset_of_max_timestamp(&self.shared).await
+    }
+
+    pub fn id(&self) -> PartitionId {
+        self.shared.id
+    }
+
+    pub fn log_start_offset(&self) -> Offset {
+        self.shared.state.borrow().log_start
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        self.shared.state.borrow().high_watermark
+    }
+
+    pub fn log_end_offset(&self) -> Offset {
+        self.shared.state.borrow().end
+    }
+
+    /// The end of what the disk has acknowledged, whatever stands behind it: segment today, a journal later (B3).
+    pub fn durable_end(&self) -> Offset {
+        self.shared.state.borrow().durable_end
+    }
+
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.shared.epoch
+    }
+
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.state.borrow().failure.is_some()
+    }
+
+    /// Logical bytes of all segments, as DescribeLogDirs reports them.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.state.borrow().segments.iter().map(|segment| segment.position).sum()
+    }
+
+    /// Fires when the high watermark moves, and when the log closes or fails.
+    pub fn subscribe(&self) -> Event {
+        self.shared.moved.clone()
+    }
+
+    /// The largest epoch known that is not above `epoch`, and where it ended.
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.shared.state.borrow();
+        state.epochs.end_offset_for(epoch, state.end)
+    }
+
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.shared.state.borrow().epochs.epoch_at(offset)
+    }
+
+    pub fn config(&self) -> LogConfig {
+        self.shared.config.borrow().clone()
+    }
+
+    pub fn set_config(&self, config: LogConfig) {
+        *self.shared.config.borrow_mut() = config;
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.get()
+    }
+
+    /// Raises the log start (DeleteRecords); durable when this returns. Whole segments below it go.
+    pub async fn delete_records(&self, to: Offset) -> Result<Offset, AppendError> {
+        truncate::delete_records(&self.shared, to).await
+    }
+
+    /// Removes what the topic's retention no longer keeps. Returns how many segments went.
+    pub async fn apply_retention(&self) -> Result<usize, AppendError> {
+        truncate::apply_retention(&self.shared).await
+    }
+
+    /// What a checkpoint may say of this log now: nothing beyond stable media.
+    pub async fn save(&self) -> Result<Saved, Poisoned> {
+        seal::save(&self.shared).await
+    }
+
+    /// Flushes what was appended and stops. Returns what the closing checkpoint should say.
+    pub async fn close(&self) -> Result<Saved, Poisoned> {
+        seal::close(&self.shared).await
+    }
+
+    /// Closes without flushing and removes the folder.
+    pub async fn delete(self) -> std::io::Result<()> {
+        truncate::delete(&self.shared).await
+    }
+}
+
+impl Shared {
+    /// The log serves nothing from here on. Whoever waits hears of it.
+    fn poison(&self, why: String) {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.failure.is_none() {
+                state.failure = Some(why);
+            }
+            state.forming = None;
+            state.ready.clear();
+            state.spare.clear();
+        }
+        self.wake_everybody();
+    }
+
+    fn wake_everybody(&self) {
+        self.committed.wake_all();
+        self.durable.wake_all();
+        self.moved.notify_all();
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+}
+
+impl State {
+    fn check_open(&self) -> Result<(), Poisoned> {
+        match (&self.failure, self.closed) {
+            (Some(why), _) => Err(Poisoned(why.clone())),
+            (None, true) => Err(Poisoned("the log is closed".into())),
+            (None, false) => Ok(()),
+        }
+    }
+
+    fn active(&mut self) -> &mut Segment {
+        self.segments.last_mut().expect("an open log has an active segment")
+    }
+
+    fn segment(&mut self, base: Offset) -> Option<&mut Segment> {
+        self.segments.iter_mut().find(|segment| segment.base == base)
+    }
+}
+
+impl From<Poisoned> for AppendError {
+    fn from(poisoned: Poisoned) -> Self {
+        AppendError::Storage(poisoned.0)
+    }
+}
+
+/// Waits until `end` of the state has passed `last`. A log that failed or closed answers with that.
+async fn wait_for(
+    shared: &Rc<Shared>,
+    waiters: &Waiters,
+    last: Offset,
+    end: impl Fn(&State) -> Offset,
+) -> Result<(), Poisoned> {
+    let mut key = None;
+    let waiting = Waiting { waiters, last: last.0, key: Cell::new(None) };
+    poll_fn(|context| {
+        let state = shared.state.borrow();
+        if end(&state) > last {
+            return Poll::Ready(Ok(()));
+        }
+        if let Err(poisoned) = state.check_open() {
+            return Poll::Ready(Err(poisoned));
+        }
+        waiters.wait(last.0, &mut key, context.waker());
+        waiting.key.set(key);
+        Poll::Pending
+    })
+    .await
+}
+
+/// Forgets a waiter whose future was dropped.
+struct Waiting<'a> {
+    waiters: &'a Waiters,
+    last: i64,
+    key: Cell<Option<u64>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiters.forget(self.last, self.key.get());
+    }
+}
+
+/// Poisons the log if a panic leaves a change half done (A14).
+struct PanicPoisons<'a>(&'a Shared);
+
+impl Drop for PanicPoisons<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut state) = self.0.state.try_borrow_mut()
+        {
+            state.failure.get_or_insert_with(|| "a panic left the log half changed".into());
+        }
+    }
+}

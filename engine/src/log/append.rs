@@ -1,0 +1,553 @@
+//! Appends and flushes: offsets are given here, and here alone.
+//!
+//! An append is checked, waits for its turn, reserves (a roll, file space, memory), and only then is placed: header
+//! and records are copied once into the flush that is forming. One flush is in flight; what arrives meanwhile forms the
+//! next. A flush is one aligned write; the last, partly filled block of one is copied into the next, because a block
+//! under DMA must not change (A15). Nothing here is undone: what fails before placing leaves no trace, what fails after
+//! it poisons the log.
+
+use super::admit::{self, Admitted};
+use super::{AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, seal, wait_for};
+use crate::batch::{Batch, HEADER_BYTES};
+use crate::cache::{Run, Spot};
+use crate::ids::Offset;
+use crate::names;
+use crate::producers::{Check, SequenceError};
+use crate::segment::{Roll, Segment};
+use crate::space::{self, BLOCK_BYTES};
+use rt::{BufMut, Class, File, Open, Reservation, Slice, Sync};
+use std::rc::Rc;
+
+/// Assigned but not durable bytes of one log, after which appends wait for the disk.
+const UNFLUSHED_BYTES_MAX: usize = 8 << 20;
+/// The largest buffer that is taken ahead of need while a flush is in flight.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// The flush that appends still join.
+pub(super) struct Forming {
+    segment: Offset,
+    file: File,
+    /// Block-aligned file position of the first chunk.
+    start: u64,
+    chunks: Vec<BufMut>,
+    /// Bytes filled over all chunks.
+    filled: usize,
+    spots: Vec<Spot>,
+    end_offset: Offset,
+}
+
+/// A flush that waits for the one before it.
+pub(super) struct Ready {
+    segment: Offset,
+    file: File,
+    start: u64,
+    slices: Vec<Slice>,
+    /// The file position behind its last batch.
+    end: u64,
+    end_offset: Offset,
+    batches: u64,
+    sync_before: Option<File>,
+}
+
+pub(super) async fn append(
+    shared: &Rc<Shared>,
+    records: Slice,
+    kind: AppendKind,
+) -> Result<Appended, AppendError> {
+    let ticket = shared.turns.draw();
+    let admitted = check(shared, records, kind).await?;
+    ticket.turn().await;
+    shared.state.borrow().check_open()?;
+    let now_ms = shared.core.wall_ms();
+    if kind == AppendKind::Client
+        && let Some(duplicate) = find_duplicate(shared, &admitted)?
+    {
+        return Ok(duplicate);
+    }
+    reserve(shared, &admitted, now_ms).await?;
+    let _guard = PanicPoisons(shared);
+    let appended = place(shared, &admitted);
+    kick(shared);
+    Ok(appended)
+}
+
+/// The checks that need no state; on a helper thread where the records must be unpacked.
+async fn check(shared: &Rc<Shared>, records: Slice, kind: AppendKind) -> Result<Admitted, AppendError> {
+    let batch = admit::single_batch(&records)?;
+    let config = shared.config.borrow().clone();
+    let now_ms = shared.core.wall_ms();
+    let unpacked_max = shared.limits.decompressed_bytes_max;
+    let opens = Batch::parse(&batch).is_ok_and(|(view, _)| admit::opens_batch(&view, &config));
+    if !opens {
+        return admit::admit(batch, kind, &config, unpacked_max, now_ms);
+    }
+    let work = move || admit::admit(batch, kind, &config, unpacked_max, now_ms);
+    match shared.core.offload(work).await {
+        Ok(admitted) => admitted,
+        Err(_) => Err(AppendError::Storage("checking the batch failed".into())),
+    }
+}
+
+/// The producer's sequence: in order, a duplicate, or an error.
+fn find_duplicate(shared: &Shared, admitted: &Admitted) -> Result<Option<Appended>, AppendError> {
+    let (batch, _) = Batch::parse(&admitted.bytes).map_err(|_| AppendError::Corrupt)?;
+    let state = shared.state.borrow();
+    match state.producers.check(&batch) {
+        Ok(Check::InSequence) => Ok(None),
+        Ok(Check::Duplicate(original)) => {
+            shared.count(|counters| counters.duplicates += 1);
+            Ok(Some(Appended {
+                base_offset: original.base_offset,
+                last_offset: if shared.faults.hasty_duplicates {
+                    Offset::UNKNOWN
+                } else {
+                    original.last_offset
+                },
+                log_append_time_ms: original.timestamp,
+                log_start_offset: state.log_start,
+                duplicate: true,
+            }))
+        }
+        Err(SequenceError::OutOfOrder { .. }) => Err(AppendError::OutOfOrderSequence),
+        Err(SequenceError::InvalidEpoch { .. }) => Err(AppendError::InvalidProducerEpoch),
+        Err(SequenceError::OpenTransaction) => Err(AppendError::InvalidTxnState),
+    }
+}
+
+/// What a batch still lacks before it may be placed.
+enum Need {
+    Nothing,
+    Roll,
+    Space {
+        file: File,
+        from: u64,
+        need_end: u64,
+    },
+    Memory(usize),
+    /// Too much waits for the disk: wait until this offset is durable.
+    Flush(Offset),
+}
+
+/// Everything that can fail or wait, in a loop, because flushes go on meanwhile.
+async fn reserve(shared: &Rc<Shared>, admitted: &Admitted, now_ms: i64) -> Result<(), AppendError> {
+    loop {
+        let need = {
+            let mut state = shared.state.borrow_mut();
+            state.check_open()?;
+            plan(&mut state, shared, admitted, now_ms)
+        };
+        match need {
+            Need::Nothing => return Ok(()),
+            Need::Roll => roll(shared, now_ms).await?,
+            Need::Space { file, from, need_end } => {
+                grow(shared, &file, from, need_end).await.map_err(|error| {
+                    AppendError::Storage(format!("no space for the log {}: {error}", shared.dir.display()))
+                })?;
+            }
+            Need::Memory(bytes) => {
+                let buf = take(shared, bytes).await;
+                shared.state.borrow_mut().spare.push(buf);
+            }
+            Need::Flush(last) => wait_for(shared, &shared.durable, last, |state| state.durable_end).await?,
+        }
+    }
+}
+
+fn plan(state: &mut State, shared: &Shared, admitted: &Admitted, now_ms: i64) -> Need {
+    let bytes = admitted.len();
+    let config = shared.config.borrow();
+    let end = state.end;
+    let header = Batch::header_of(&admitted.header);
+    let active = state.active();
+    let roll = Roll {
+        position: active.position,
+        batch_bytes: bytes as u64,
+        segment_bytes: config.segment_bytes,
+        segment_ms: config.segment_ms,
+        first_timestamp: active.first_timestamp,
+        batch_timestamp: header.max_timestamp(),
+        created_ms: active.created_ms,
+        now_ms,
+        relative_offset: end.0.saturating_add(i64::from(header.last_offset_delta())) - active.base.0,
+    };
+    if roll.is_due() {
+        return Need::Roll;
+    }
+    let need_end = space::block_ceil(active.position + bytes as u64);
+    if need_end > active.allocated {
+        return Need::Space { file: active.file.clone(), from: active.allocated, need_end };
+    }
+    let position = active.position;
+    let unflushed: usize = state.ready.iter().map(|ready| ready.bytes()).sum();
+    if unflushed > UNFLUSHED_BYTES_MAX
+        && let Some(ready) = state.ready.front()
+    {
+        return Need::Flush(Offset(ready.end_offset.0 - 1));
+    }
+    if let Some(forming) = &state.forming
+        && forming.filled + bytes > shared.limits.flush_bytes_max
+    {
+        close_forming(state, shared);
+    }
+    let (filled, capacity) = match &state.forming {
+        Some(forming) => (forming.filled, forming.capacity()),
+        None => ((position % BLOCK_BYTES) as usize, 0),
+    };
+    let spare: usize = state.spare.iter().map(|buf| buf.len()).sum();
+    let missing = (filled + bytes).saturating_sub(capacity + spare);
+    if missing == 0 {
+        return Need::Nothing;
+    }
+    // While the disk is busy others will join this flush: take about what the last one needed.
+    let ahead = if state.flushing { state.last_flush_bytes.min(CHUNK_BYTES_MAX) } else { 0 };
+    Need::Memory(missing.max(ahead).next_multiple_of(BLOCK_BYTES as usize))
+}
+
+/// Memory for a flush. The tail cache gives way first; then the append waits its turn for what flushes give back.
+async fn take(shared: &Shared, bytes: usize) -> BufMut {
+    let arena = shared.core.buffers();
+    if let Some(buf) = arena.try_take(bytes, Reservation::Produce) {
+        return buf;
+    }
+    while shared.tails.release(bytes) {
+        if let Some(buf) = arena.try_take(bytes, Reservation::Produce) {
+            return buf;
+        }
+    }
+    arena.take(bytes, Reservation::Produce).await
+}
+
+/// Allocates the next step of `file`, far enough for `need_end`.
+async fn grow(shared: &Shared, file: &File, from: u64, need_end: u64) -> std::io::Result<()> {
+    let free_bytes = shared.core.free_bytes(shared.dir.clone()).await?;
+    let step = space::step_bytes(from, free_bytes, shared.limits.partitions);
+    let segment_bytes = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
+    let wanted = space::grow_to(from, need_end, step);
+    let until = wanted.min(segment_bytes).max(need_end);
+    file.allocate(from..until).await?;
+    let mut state = shared.state.borrow_mut();
+    let active = state.active();
+    active.allocated = active.allocated.max(until);
+    Ok(())
+}
+
+/// Starts the next segment. Its directory is synced before anything can be acknowledged from it (A5).
+pub(super) async fn roll(shared: &Rc<Shared>, now_ms: i64) -> Result<(), AppendError> {
+    let failed = |error: std::io::Error| AppendError::Storage(format!("cannot roll the log: {error}"));
+    let base = shared.state.borrow().end;
+    let file = create_segment(shared, base).await.map_err(failed)?;
+    let sealed = {
+        let mut state = shared.state.borrow_mut();
+        state.check_open()?;
+        close_forming(&mut state, shared);
+        let old = state.active().base;
+        let config = shared.config.borrow();
+        if matches!(config.durability, Durability::Write { .. }) {
+            state.sync_before = Some(state.active().file.clone());
+        }
+        let mut segment = Segment::new(base, file, now_ms, config.index_interval_bytes);
+        segment.allocated = space::STEP_BYTES_MIN;
+        state.segments.push(segment);
+        state.last_block.clear();
+        let idle = !state.flushing && state.ready.is_empty();
+        idle.then_some(old)
+    };
+    shared.count(|counters| counters.rolls += 1);
+    kick(shared);
+    if let Some(old) = sealed {
+        seal::start(shared, old);
+    }
+    Ok(())
+}
+
+/// A new segment file with its first step, named durably.
+pub(super) async fn create_segment(shared: &Shared, base: Offset) -> std::io::Result<File> {
+    let path = shared.dir.join(names::segment(base));
+    let how = Open::write().create().direct();
+    let file = shared.core.open(path.clone(), how).await?;
+    if let Err(error) = file.allocate(0..space::STEP_BYTES_MIN).await {
+        // Nothing was assigned in it; recovery drops an empty file too.
+        let _ = shared.core.unlink(path).await;
+        return Err(error);
+    }
+    if !shared.faults.skip_dir_sync {
+        shared.core.sync_dir(shared.dir.clone()).await?;
+    }
+    Ok(file)
+}
+
+/// Gives the batch its offsets and copies it into the forming flush. Cannot fail: everything was reserved.
+fn place(shared: &Shared, admitted: &Admitted) -> Appended {
+    let mut state = shared.state.borrow_mut();
+    let state = &mut *state;
+    let mut header = admitted.header;
+    let base = state.end;
+    header[0..8].copy_from_slice(&base.0.to_be_bytes());
+    header[12..16].copy_from_slice(&shared.epoch.0.to_be_bytes());
+    let view = Batch::header_of(&header);
+    let (last, max_timestamp) = (view.last_offset(), view.max_timestamp());
+    assert!(last >= base);
+    state.producers.apply(&view);
+    let body = &admitted.bytes[HEADER_BYTES..];
+    let bytes = admitted.len();
+    if state.forming.is_none() {
+        begin_forming(state, shared);
+    }
+    let spare = &mut state.spare;
+    let active = state.segments.last_mut().expect("an open log has an active segment");
+    let forming = state.forming.as_mut().expect("it was begun above");
+    assert!(forming.segment == active.base);
+    assert!(forming.start + forming.filled as u64 == active.position);
+    forming.chunks.append(spare);
+    forming.copy(&header);
+    forming.copy(body);
+    forming.spots.push(Spot { base, last, pos: active.position, bytes: bytes as u32 });
+    forming.end_offset = last.next();
+    active.crcs.feed(&header);
+    active.crcs.feed(body);
+    active.note(last, bytes as u64, max_timestamp);
+    assert!(active.position <= active.allocated);
+    state.end = last.next();
+    shared.count(|counters| {
+        counters.batches += 1;
+        counters.bytes += bytes as u64;
+        counters.bytes_copied += bytes as u64;
+    });
+    Appended {
+        base_offset: base,
+        last_offset: last,
+        log_append_time_ms: admitted.log_append_time_ms,
+        log_start_offset: state.log_start,
+        duplicate: false,
+    }
+}
+
+/// A new flush begins with a copy of the block that the one before it ended in.
+fn begin_forming(state: &mut State, shared: &Shared) {
+    let block = std::mem::take(&mut state.last_block);
+    let end_offset = state.end;
+    let active = state.active();
+    assert!(block.len() as u64 == active.position % BLOCK_BYTES);
+    let mut forming = Forming {
+        segment: active.base,
+        file: active.file.clone(),
+        start: space::block_floor(active.position),
+        chunks: Vec::new(),
+        filled: 0,
+        spots: Vec::new(),
+        end_offset,
+    };
+    forming.chunks.append(&mut state.spare);
+    forming.copy(&block);
+    shared.count(|counters| counters.tail_bytes_copied += block.len() as u64);
+    state.last_block = block;
+    state.forming = Some(forming);
+}
+
+/// Takes no more appends into the forming flush; it becomes readable and waits for the disk.
+fn close_forming(state: &mut State, shared: &Shared) {
+    let Some(forming) = state.forming.take() else { return };
+    assert!(!forming.spots.is_empty());
+    let end = forming.start + forming.filled as u64;
+    state.last_block = forming.last_block();
+    let Forming { segment, file, start, chunks, filled, spots, end_offset } = forming;
+    let slices = freeze(chunks, filled);
+    let batches = spots.len() as u64;
+    shared.tails.keep(&shared.tail, Run::new(segment, start, slices.clone(), spots));
+    let sync_before = state.sync_before.take();
+    state.ready.push_back(Ready { segment, file, start, slices, end, end_offset, batches, sync_before });
+}
+
+/// Pads the last block with zeros and makes the filled part of the chunks immutable.
+fn freeze(chunks: Vec<BufMut>, filled: usize) -> Vec<Slice> {
+    let mut left = filled;
+    let mut slices = Vec::with_capacity(chunks.len());
+    for mut chunk in chunks {
+        let used = left.min(chunk.len());
+        left -= used;
+        if used == 0 {
+            break;
+        }
+        let padded = used.next_multiple_of(BLOCK_BYTES as usize);
+        chunk[used..padded].fill(0);
+        slices.push(chunk.freeze(0..padded));
+    }
+    assert!(left == 0);
+    slices
+}
+
+impl Forming {
+    fn capacity(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.len()).sum()
+    }
+
+    fn copy(&mut self, mut bytes: &[u8]) {
+        let mut at = self.filled;
+        for chunk in &mut self.chunks {
+            if at >= chunk.len() {
+                at -= chunk.len();
+                continue;
+            }
+            let take = bytes.len().min(chunk.len() - at);
+            let (now, rest) = bytes.split_at(take);
+            chunk[at..at + take].copy_from_slice(now);
+            self.filled += take;
+            bytes = rest;
+            at = 0;
+            if bytes.is_empty() {
+                return;
+            }
+        }
+        assert!(bytes.is_empty(), "memory was reserved before");
+    }
+
+    fn last_block(&self) -> Vec<u8> {
+        let mut at = self.filled - self.filled % BLOCK_BYTES as usize;
+        let bytes = self.filled - at;
+        for chunk in &self.chunks {
+            if at < chunk.len() {
+                return chunk[at..at + bytes].to_vec();
+            }
+            at -= chunk.len();
+        }
+        Vec::new()
+    }
+}
+
+impl Ready {
+    fn bytes(&self) -> usize {
+        self.slices.iter().map(|slice| slice.len()).sum()
+    }
+}
+
+/// Makes sure that a flush is under way.
+pub(super) fn kick(shared: &Rc<Shared>) {
+    let mut state = shared.state.borrow_mut();
+    let waiting = state.forming.is_some() || !state.ready.is_empty();
+    if state.flushing || !waiting || state.failure.is_some() {
+        return;
+    }
+    state.flushing = true;
+    drop(state);
+    drop(shared.core.spawn(Class::Produce, flush_all(shared.clone())));
+}
+
+/// Flushes one after the other until nothing waits.
+async fn flush_all(shared: Rc<Shared>) {
+    let _guard = PanicPoisons(&shared);
+    while let Some(ready) = next_flush(&shared) {
+        if let Err(error) = write(&shared, &ready).await {
+            shared.state.borrow_mut().flushing = false;
+            shared.poison(format!("writing {} failed: {error}", shared.dir.display()));
+            return;
+        }
+        flushed(&shared, &ready);
+    }
+}
+
+fn next_flush(shared: &Shared) -> Option<Ready> {
+    let mut state = shared.state.borrow_mut();
+    if state.ready.is_empty() {
+        close_forming(&mut state, shared);
+    }
+    let next = state.ready.pop_front();
+    state.flushing = next.is_some();
+    next
+}
+
+async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<()> {
+    if let Some(before) = &ready.sync_before {
+        before.sync_data().await?;
+    }
+    let bytes = ready.bytes() as u64;
+    let zeros = {
+        let mut state = shared.state.borrow_mut();
+        state.last_flush_bytes = ready.bytes();
+        let Some(segment) = state.segment(ready.segment) else { return Ok(()) };
+        space::zeros_ahead(ready.start, ready.start + bytes, segment.written, segment.allocated)
+    };
+    let mut slices = ready.slices.clone();
+    if zeros > 0 {
+        slices.push(rt::zeros(zeros as usize));
+    }
+    let durability = shared.config.borrow().durability;
+    let sync = match durability {
+        Durability::Fsync if !shared.faults.skip_flush => Sync::Data,
+        Durability::Fsync | Durability::Write { .. } => Sync::None,
+    };
+    ready.file.write_at(slices, ready.start, sync).await?;
+    let mut state = shared.state.borrow_mut();
+    if let Some(segment) = state.segment(ready.segment) {
+        segment.written = segment.written.max(ready.start + bytes + zeros);
+    }
+    shared.count(|counters| {
+        counters.flushes += 1;
+        counters.flushed_bytes += bytes;
+        counters.zeros_ahead_bytes += zeros;
+    });
+    Ok(())
+}
+
+/// The disk has it: the durable end moves, waiters wake, and what a finished segment was waiting for starts.
+fn flushed(shared: &Rc<Shared>, ready: &Ready) {
+    let (finished, grow_next) = {
+        let mut state = shared.state.borrow_mut();
+        let state = &mut *state;
+        assert!(ready.end_offset > state.durable_end);
+        state.durable_end = ready.end_offset;
+        let fsync = matches!(shared.config.borrow().durability, Durability::Fsync);
+        if fsync && state.unsynced_messages == 0 {
+            state.synced_end = ready.end_offset;
+        } else {
+            state.unsynced_messages += ready.batches;
+        }
+        state.high_watermark = state.high_watermark.max(state.durable_end);
+        if let Some(segment) = state.segment(ready.segment) {
+            segment.durable = ready.end;
+        }
+        let active = state.active().base;
+        let last_of_segment = state.ready.front().is_none_or(|next| next.segment != ready.segment);
+        let finished = (ready.segment != active && last_of_segment).then_some(ready.segment);
+        (finished, wants_growth(state, shared))
+    };
+    shared.committed.wake_below(ready.end_offset.0);
+    shared.durable.wake_below(ready.end_offset.0);
+    shared.moved.notify_all();
+    seal::sync_later(shared);
+    if let Some(base) = finished {
+        seal::start(shared, base);
+    }
+    if grow_next {
+        drop(shared.core.spawn(Class::Background, grow_ahead(shared.clone())));
+    }
+}
+
+fn wants_growth(state: &mut State, shared: &Shared) -> bool {
+    let limit = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
+    let active = state.active();
+    let step = active.allocated.clamp(space::STEP_BYTES_MIN, space::STEP_BYTES_MAX);
+    let wants = !active.growing && space::wants_next_step(active.position, active.allocated, step, limit);
+    active.growing |= wants;
+    wants
+}
+
+/// The next step, before it is needed. A failure is not one: the append that needs the space will hear of it.
+async fn grow_ahead(shared: Rc<Shared>) {
+    let (base, file, from) = {
+        let mut state = shared.state.borrow_mut();
+        let active = state.active();
+        (active.base, active.file.clone(), active.allocated)
+    };
+    let free_bytes = shared.core.free_bytes(shared.dir.clone()).await.unwrap_or(0);
+    let step = space::step_bytes(from, free_bytes, shared.limits.partitions);
+    let limit = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
+    let until = (from + step).min(limit);
+    let grown = until > from && file.allocate(from..until).await.is_ok();
+    let mut state = shared.state.borrow_mut();
+    if let Some(segment) = state.segment(base) {
+        segment.growing = false;
+        if grown && !segment.is_sealed() && !segment.sealing {
+            segment.allocated = segment.allocated.max(until);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a topic's settings mean to its logs, the limits of one core, and the faults that tests ask for.
+
+use crate::batch::{Codec, TimestampType};
+use crate::checkpoint::Saved;
+use crate::ids::{LeaderEpoch, PartitionId};
+use std::path::PathBuf;
+
+/// When an append counts as acknowledged by this disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// On stable media: survives the host.
+    Fsync,
+    /// The direct write has completed: survives every process, not the host. A device flush follows after so many
+    /// messages or milliseconds; 0 means that only rolling, checkpoints and closing flush.
+    Write { flush_messages: u64, flush_ms: u64 },
+}
+
+/// A topic's settings, replaceable at run time. Negative retention means unlimited, as in Kafka.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LogConfig {
+    pub segment_bytes: u64,
+    pub segment_ms: i64,
+    pub retention_ms: i64,
+    pub retention_bytes: i64,
+    /// `cleanup.policy` holds `delete`.
+    pub deletes: bool,
+    /// `cleanup.policy` holds `compact`: keys are required, offset gaps are lawful.
+    pub compacted: bool,
+    pub durability: Durability,
+    pub max_message_bytes: u32,
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms` and `.after.max.ms`.
+    pub before_max_ms: i64,
+    pub after_max_ms: i64,
+    /// `compression.type`; `None` keeps the producer's.
+    pub compression: Option<Codec>,
+    /// `corelog.validation=strict`: compressed batches are opened and counted.
+    pub strict: bool,
+    pub index_interval_bytes: u32,
+    pub producer_expiration_ms: i64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3600 * 1000,
+            retention_ms: 7 * 24 * 3600 * 1000,
+            retention_bytes: -1,
+            deletes: true,
+            compacted: false,
+            durability: Durability::Fsync,
+            max_message_bytes: 1_048_588,
+            timestamp_type: TimestampType::CreateTime,
+            before_max_ms: i64::MAX,
+            after_max_ms: 3_600_000,
+            compression: None,
+            strict: false,
+            index_interval_bytes: 4096,
+            producer_expiration_ms: 86_400_000,
+        }
+    }
+}
+
+/// Limits that every log of a core shares.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most that one flush holds, and so the most that a crash may tear.
+    pub flush_bytes_max: usize,
+    /// The most that one cold read takes from the disk.
+    pub read_bytes_max: usize,
+    /// How much is looked at together while an end is searched.
+    pub scan_bytes: usize,
+    /// How many partitions share the free space of this disk.
+    pub partitions: u64,
+    /// What a compressed batch may unpack to.
+    pub decompressed_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            flush_bytes_max: 1 << 20,
+            read_bytes_max: 256 << 10,
+            scan_bytes: 1 << 20,
+            partitions: 1,
+            decompressed_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Broken variants, so that tests can show that they notice. Never set outside tests.
+#[doc(hidden)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Faults {
+    /// Flushes do not reach stable media.
+    pub skip_flush: bool,
+    /// Directories are not synced.
+    pub skip_dir_sync: bool,
+    /// Recovery believes a batch whose CRC is wrong.
+    pub skip_crc: bool,
+    /// A start goes on in the epoch of the last one.
+    pub resume_old_epoch: bool,
+    /// Recovery leaves the bytes behind the end as they are.
+    pub no_zeroing: bool,
+    /// A torn tail and damage are treated alike: the log is cut.
+    pub cut_damage: bool,
+    /// A duplicate is answered at once.
+    pub hasty_duplicates: bool,
+}
+
+/// How to open a log.
+pub struct OpenLog {
+    pub dir: PathBuf,
+    pub id: PartitionId,
+    pub topic_name: String,
+    pub config: LogConfig,
+    /// This incarnation's epoch: higher than any before it.
+    pub epoch: LeaderEpoch,
+    /// What the newest checkpoint says of this partition.
+    pub checkpoint: Option<Saved>,
+    pub limits: Limits,
+    pub tails: crate::cache::Tails,
+    #[doc(hidden)]
+    pub faults: Faults,
+}

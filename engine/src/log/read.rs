@@ -1,0 +1,270 @@
+//! What a fetch gets: references to the buffers just appended, or to aligned chunks read from the disk. No batch is
+//! opened, copied or encoded anew; only a look-up by time looks inside one.
+
+use super::scan::{Scan, Step, Window};
+use super::{Shared, State};
+use crate::batch::{Batch, TimestampType, walk};
+use crate::ids::{LeaderEpoch, Offset};
+use crate::segment::Index;
+use rt::{Reservation, Slice};
+
+/// The least that a cold read takes from the disk.
+const READ_BYTES_MIN: usize = 64 << 10;
+
+#[derive(Default, Debug)]
+pub struct ReadOut {
+    /// The bytes in order; a batch may lie across two of them.
+    pub slices: Vec<Slice>,
+    pub bytes: usize,
+    /// The offset behind the last batch; what was asked for if there is none.
+    pub next: Offset,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadError {
+    /// Below the log start or above the log end.
+    OutOfRange,
+    Storage(String),
+}
+
+pub(super) async fn read(
+    shared: &Shared,
+    from: Offset,
+    max_bytes: usize,
+    min_one: bool,
+    up_to: Offset,
+) -> Result<ReadOut, ReadError> {
+    {
+        let state = shared.state.borrow();
+        check(&state, from)?;
+        if from >= up_to.min(state.end) {
+            return Ok(ReadOut { next: from, ..ReadOut::default() });
+        }
+    }
+    if let Some(found) = shared.tail.read(from, up_to, max_bytes, min_one) {
+        shared.count(|counters| counters.reads_from_tail += 1);
+        let next = found.next.unwrap_or(from);
+        return Ok(ReadOut { slices: found.slices, bytes: found.bytes, next });
+    }
+    let mut segment = None;
+    loop {
+        // A segment whose last batches were compacted away may hold nothing at or behind `from`.
+        let (base, mut scan) = match open_scan(shared, from, segment, max_bytes) {
+            Some(found) => found,
+            None => return Ok(ReadOut { next: from, ..ReadOut::default() }),
+        };
+        let out = collect(&mut scan, from, max_bytes, min_one, up_to).await;
+        let out = out.map_err(|why| ReadError::Storage(format!("{}: {why}", shared.dir.display())))?;
+        shared.count(|counters| {
+            counters.reads_from_disk += 1;
+            counters.bytes_from_disk += out.bytes as u64;
+        });
+        if out.bytes > 0 || scan.pos < scan.end {
+            return Ok(out);
+        }
+        segment = Some(base);
+    }
+}
+
+fn check(state: &State, from: Offset) -> Result<(), ReadError> {
+    if let Err(poisoned) = state.check_open() {
+        return Err(ReadError::Storage(poisoned.0));
+    }
+    if from < state.log_start || from > state.end {
+        return Err(ReadError::OutOfRange);
+    }
+    Ok(())
+}
+
+/// A scan of the segment that holds `from`, or of the one behind `after`.
+fn open_scan(
+    shared: &Shared,
+    from: Offset,
+    after: Option<Offset>,
+    max_bytes: usize,
+) -> Option<(Offset, Scan)> {
+    let state = shared.state.borrow();
+    let segment = match after {
+        None => {
+            let behind = state.segments.partition_point(|segment| segment.base <= from);
+            state.segments.get(behind.saturating_sub(1))?
+        }
+        Some(base) => state.segments.iter().find(|segment| segment.base > base)?,
+    };
+    let mut scan = scan_of(shared, segment, segment.floor(from));
+    scan.window_bytes = max_bytes.clamp(READ_BYTES_MIN, shared.limits.read_bytes_max.max(READ_BYTES_MIN));
+    Some((segment.base, scan))
+}
+
+fn scan_of(shared: &Shared, segment: &crate::segment::Segment, pos: u64) -> Scan {
+    let crcs = match &segment.index {
+        Index::Sealed(index) => Some(index.clone()),
+        Index::Active(_) => None,
+    };
+    Scan {
+        core: shared.core.clone(),
+        file: segment.file.clone(),
+        pos,
+        end: if crcs.is_some() { segment.position } else { segment.durable },
+        window_bytes: shared.limits.read_bytes_max,
+        reservation: Reservation::Fetch,
+        crcs,
+        window: Window::default(),
+    }
+}
+
+/// Whole batches until a limit is met or the window that was read is used up.
+async fn collect(
+    scan: &mut Scan,
+    from: Offset,
+    max_bytes: usize,
+    min_one: bool,
+    up_to: Offset,
+) -> Result<ReadOut, String> {
+    let mut out = ReadOut { next: from, ..ReadOut::default() };
+    loop {
+        let step = match out.bytes {
+            0 => scan.next().await.map_err(|error| error.to_string())?,
+            _ => match scan.next_buffered() {
+                Some(step) => step,
+                None => return Ok(out),
+            },
+        };
+        let (pos, bytes) = match step {
+            Step::Batch { pos, bytes } => (pos, bytes),
+            Step::End => return Ok(out),
+            Step::Bad { pos, why } => return Err(format!("damaged at {pos}: {why}")),
+        };
+        let (batch, _) = Batch::parse(&bytes).map_err(|error| error.to_string())?;
+        if batch.last_offset() < from {
+            continue;
+        }
+        if batch.base_offset() > from && out.bytes > 0 && batch.base_offset() < out.next {
+            return Err(format!("damaged at {pos}: offsets go backwards"));
+        }
+        // A sealed window was checked as a whole; behind it the batch's own checksum speaks.
+        if scan.crcs.is_none() && !batch.crc_is_valid() {
+            return Err(format!("damaged at {pos}: wrong checksum"));
+        }
+        let fits = out.bytes + bytes.len() <= max_bytes || (min_one && out.bytes == 0);
+        if batch.last_offset() >= up_to || !fits {
+            scan.pos = pos;
+            return Ok(out);
+        }
+        out.bytes += bytes.len();
+        out.next = batch.next_offset();
+        push(&mut out.slices, bytes);
+    }
+}
+
+/// Joins neighbours in one buffer, so that a reply is few vectors.
+fn push(slices: &mut Vec<Slice>, bytes: Slice) {
+    slices.push(bytes);
+}
+
+pub(super) fn available(shared: &Shared, from: Offset, up_to: Offset, cap: usize) -> usize {
+    if from >= up_to {
+        return 0;
+    }
+    if let Some(bytes) = shared.tail.available(from, up_to, cap) {
+        return bytes;
+    }
+    let state = shared.state.borrow();
+    let first = state.segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
+    let mut bytes = 0;
+    for (at, segment) in state.segments.iter().enumerate().skip(first) {
+        let skip = if at == first { segment.floor(from) } else { 0 };
+        bytes += segment.durable.saturating_sub(skip) as usize;
+        if bytes >= cap {
+            return cap;
+        }
+    }
+    bytes
+}
+
+pub(super) async fn offset_for_timestamp(
+    shared: &Shared,
+    timestamp: i64,
+) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
+    find_by_time(shared, timestamp).await
+}
+
+pub(super) async fn offset_of_max_timestamp(
+    shared: &Shared,
+) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
+    let largest = {
+        let state = shared.state.borrow();
+        check(&state, state.log_start)?;
+        state.segments.iter().map(|segment| segment.max_timestamp).max().unwrap_or(-1)
+    };
+    if largest < 0 {
+        return Ok(None);
+    }
+    find_by_time(shared, largest).await
+}
+
+/// The first record by offset whose time is at least `timestamp`. Times need not rise: every batch is judged by its
+/// largest.
+async fn find_by_time(
+    shared: &Shared,
+    timestamp: i64,
+) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
+    let (bases, log_start) = {
+        let state = shared.state.borrow();
+        check(&state, state.log_start)?;
+        let fitting = state.segments.iter().filter(|segment| segment.max_timestamp >= timestamp);
+        (fitting.map(|segment| segment.base).collect::<Vec<_>>(), state.log_start)
+    };
+    for base in bases {
+        let scan = {
+            let mut state = shared.state.borrow_mut();
+            state.segment(base).map(|segment| scan_of(shared, segment, segment.floor_by_time(timestamp)))
+        };
+        let Some(mut scan) = scan else { continue };
+        let failed = |why: String| ReadError::Storage(format!("{}: {why}", shared.dir.display()));
+        loop {
+            let bytes = match scan.next().await.map_err(|error| failed(error.to_string()))? {
+                Step::Batch { bytes, .. } => bytes,
+                Step::End => break,
+                Step::Bad { pos, why } => return Err(failed(format!("damaged at {pos}: {why}"))),
+            };
+            let (batch, _) = Batch::parse(&bytes).map_err(|error| failed(error.to_string()))?;
+            if batch.max_timestamp() < timestamp || batch.last_offset() < log_start {
+                continue;
+            }
+            let epoch = batch.leader_epoch();
+            if let Some((offset, time)) = record_by_time(shared, bytes.clone(), timestamp, log_start).await? {
+                return Ok(Some((offset, time, epoch)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The first record of a batch that fits; a packed batch is opened on a helper thread.
+async fn record_by_time(
+    shared: &Shared,
+    bytes: Slice,
+    timestamp: i64,
+    log_start: Offset,
+) -> Result<Option<(Offset, i64)>, ReadError> {
+    let limit = shared.limits.decompressed_bytes_max;
+    let work = move || -> Result<Option<(Offset, i64)>, String> {
+        let (batch, _) = Batch::parse(&bytes).map_err(|error| error.to_string())?;
+        if batch.timestamp_type() == TimestampType::LogAppendTime {
+            return Ok(Some((batch.base_offset().max(log_start), batch.max_timestamp())));
+        }
+        let records = walk::decompress_records(&batch, limit).map_err(|error| error.to_string())?;
+        for record in walk::Records::new(&batch, &records) {
+            let record = record.map_err(|_| "a record is malformed".to_owned())?;
+            if record.timestamp >= timestamp && record.offset >= log_start {
+                return Ok(Some((record.offset, record.timestamp)));
+            }
+        }
+        Ok(None)
+    };
+    match shared.core.offload(work).await {
+        Ok(found) => found.map_err(ReadError::Storage),
+        Err(_) => Err(ReadError::Storage("looking into a batch failed".into())),
+    }
+}

@@ -1,0 +1,530 @@
+//! From a folder to a log that may be appended to.
+//!
+//! The end is the last batch that continues the log (offset, epoch, CRC), searched from where the checkpoint says it
+//! was durable. A torn tail is zeroed, durably and before the first append; damage is never cut: the log stays offline
+//! and nothing is written (A2, A4). Everything here can be interrupted and done again.
+
+use super::config::{Durability, Faults, OpenLog};
+use super::scan::{Scan, Step, Window, read_exactly};
+use super::tear::{self, Behind, Stop};
+use super::{Shared, State};
+use crate::batch::Batch;
+use crate::checkpoint::Saved;
+use crate::epochs::EpochCache;
+use crate::ids::{LeaderEpoch, Offset};
+use crate::index::SealedIndex;
+use crate::names::{self, PartitionFile, Unreadable};
+use crate::producers::ProducerStates;
+use crate::segment::{ChunkCrcs, Index, Segment};
+use crate::space::{BLOCK_BYTES, block_ceil, block_floor};
+use rt::{Core, File, Open, Reservation, Slice, Sync};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// How far behind an end bytes are looked at: the largest allocation step and one flush fit well.
+const BEHIND_BYTES_MAX: u64 = 96 << 20;
+const BEHIND_WINDOW_BYTES: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub enum OpenError {
+    Io {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    /// Acknowledged bytes are wrong or missing. Nothing was changed; another replica or a repair mends it.
+    Damaged {
+        path: PathBuf,
+        position: u64,
+        why: String,
+    },
+    /// The folder belongs to another partition.
+    WrongPartition {
+        path: PathBuf,
+        holds: String,
+    },
+    /// A newer Corelog wrote it.
+    Newer {
+        path: PathBuf,
+        version: u16,
+    },
+    /// This incarnation's epoch must be above every earlier one.
+    StaleEpoch {
+        given: LeaderEpoch,
+        last: LeaderEpoch,
+    },
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            OpenError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            OpenError::Damaged { path, position, why } => write!(
+                f,
+                "{} is damaged at byte {position}: {why}. Nothing was changed; restore it from another replica or run `corelog log repair`.",
+                path.display()
+            ),
+            OpenError::WrongPartition { path, holds } => {
+                write!(f, "{} belongs to {holds}", path.display())
+            }
+            OpenError::Newer { path, version } => write!(
+                f,
+                "{} has format {version}, which a newer Corelog wrote; start that version",
+                path.display()
+            ),
+            OpenError::StaleEpoch { given, last } => {
+                write!(f, "epoch {given} is not above {last}, the last one of this log")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// What a recovery gathers while it walks over the segments.
+struct Progress {
+    end: Offset,
+    epochs: EpochCache,
+    producers: ProducerStates,
+}
+
+impl Progress {
+    fn last_epoch(&self) -> LeaderEpoch {
+        self.epochs.latest().map_or(LeaderEpoch::UNKNOWN, |(epoch, _)| epoch)
+    }
+}
+
+struct Recovery<'a> {
+    core: &'a Core,
+    how: &'a OpenLog,
+}
+
+pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError> {
+    let recovery = Recovery { core, how: &how };
+    let partition = recovery.partition().await?;
+    let bases = recovery.segments().await?;
+    let log_start = partition.current.log_start;
+    let saved = recovery.checkpoint(&bases, log_start)?;
+    let (segments, mut progress, last_block) = match bases.is_empty() {
+        true => recovery.create(log_start).await?,
+        false => recovery.walk(bases, saved, log_start).await?,
+    };
+    let (epoch, end) = (recovery.begin_epoch(&mut progress)?, progress.end);
+    let log_start = log_start.max(segments.first().map_or(log_start, |segment| segment.base));
+    let state = State {
+        segments,
+        log_start: log_start.min(end),
+        high_watermark: end,
+        durable_end: end,
+        synced_end: end,
+        end,
+        epochs: progress.epochs,
+        producers: progress.producers,
+        forming: None,
+        ready: VecDeque::new(),
+        flushing: false,
+        spare: Vec::new(),
+        last_block,
+        sync_before: None,
+        last_flush_bytes: 0,
+        unsynced_messages: 0,
+        sync_timer: false,
+        failure: None,
+        closed: false,
+    };
+    Ok(Shared {
+        core: core.clone(),
+        dir: how.dir,
+        id: how.id,
+        epoch,
+        limits: how.limits,
+        faults: how.faults,
+        tails: how.tails,
+        tail: Rc::default(),
+        turns: Default::default(),
+        committed: Default::default(),
+        durable: Default::default(),
+        moved: Default::default(),
+        config: RefCell::new(how.config),
+        counters: Cell::default(),
+        partition: RefCell::new(Some(partition)),
+        state: RefCell::new(state),
+    })
+}
+
+type Walked = (Vec<Segment>, Progress, Vec<u8>);
+
+impl Recovery<'_> {
+    fn faults(&self) -> Faults {
+        self.how.faults
+    }
+
+    async fn partition(&self) -> Result<PartitionFile, OpenError> {
+        let how = self.how;
+        let path = how.dir.join(names::PARTITION_FILE);
+        let sync = !how.faults.skip_dir_sync;
+        let read = PartitionFile::open(self.core, &how.dir, how.id, &how.topic_name, sync).await;
+        match read.map_err(|error| OpenError::Io { path: path.clone(), error })? {
+            Ok(file) if file.current.id == how.id => Ok(file),
+            Ok(file) => Err(OpenError::WrongPartition {
+                path: how.dir.clone(),
+                holds: format!("partition {} of topic {}", file.current.id.index, file.current.topic_name),
+            }),
+            Err(Unreadable::Newer(version)) => Err(OpenError::Newer { path, version }),
+            Err(Unreadable::Damaged) => {
+                Err(OpenError::Damaged { path, position: 0, why: "neither slot is valid".into() })
+            }
+        }
+    }
+
+    /// The base offsets of the folder's segments, in order.
+    async fn segments(&self) -> Result<Vec<Offset>, OpenError> {
+        let listed = self.core.list_dir(self.how.dir.clone()).await;
+        let listed = listed.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?;
+        let mut bases: Vec<Offset> =
+            listed.iter().filter_map(|entry| entry.name.to_str().and_then(names::parse_segment)).collect();
+        bases.sort();
+        Ok(bases)
+    }
+
+    /// The checkpoint, unless everything it speaks of was deleted since.
+    fn checkpoint(&self, bases: &[Offset], log_start: Offset) -> Result<Option<Saved>, OpenError> {
+        let Some(saved) = &self.how.checkpoint else { return Ok(None) };
+        if bases.contains(&saved.segment) {
+            return Ok(Some(saved.clone()));
+        }
+        if saved.end <= log_start {
+            return Ok(None);
+        }
+        Err(OpenError::Damaged {
+            path: self.how.dir.join(names::segment(saved.segment)),
+            position: 0,
+            why: format!("the file is missing, and the checkpoint knows offsets up to {} in it", saved.end),
+        })
+    }
+
+    async fn create(&self, base: Offset) -> Result<Walked, OpenError> {
+        let path = self.how.dir.join(names::segment(base));
+        let file = self.open_file(&path).await?;
+        let failed = |error| OpenError::Io { path: path.clone(), error };
+        file.allocate(0..crate::space::STEP_BYTES_MIN).await.map_err(failed)?;
+        if !self.faults().skip_dir_sync {
+            self.core.sync_dir(self.how.dir.clone()).await.map_err(failed)?;
+        }
+        let mut segment = self.segment(base, file);
+        segment.allocated = crate::space::STEP_BYTES_MIN;
+        Ok((vec![segment], self.start_at(base), Vec::new()))
+    }
+
+    fn segment(&self, base: Offset, file: File) -> Segment {
+        Segment::new(base, file, self.core.wall_ms(), self.how.config.index_interval_bytes)
+    }
+
+    fn start_at(&self, base: Offset) -> Progress {
+        Progress { end: base, epochs: EpochCache::new(), producers: ProducerStates::new() }
+    }
+
+    async fn open_file(&self, path: &Path) -> Result<File, OpenError> {
+        let how = Open::write().create().direct();
+        let file = self.core.open(path.to_path_buf(), how).await;
+        file.map_err(|error| OpenError::Io { path: path.to_path_buf(), error })
+    }
+
+    /// Sealed segments from their index files, the rest from the checkpoint on batch by batch.
+    async fn walk(
+        &self,
+        bases: Vec<Offset>,
+        saved: Option<Saved>,
+        log_start: Offset,
+    ) -> Result<Walked, OpenError> {
+        let first = *bases.first().expect("the caller found segments");
+        if first > log_start {
+            return Err(OpenError::Damaged {
+                path: self.how.dir.clone(),
+                position: 0,
+                why: format!("the first segment begins at {first}, but the log starts at {log_start}"),
+            });
+        }
+        let mut progress = match &saved {
+            Some(saved) => {
+                Progress { end: saved.end, epochs: saved.epochs.clone(), producers: saved.producers.clone() }
+            }
+            None => self.start_at(first),
+        };
+        let mut segments: Vec<Segment> = Vec::with_capacity(bases.len());
+        let mut last_block = Vec::new();
+        for (at, &base) in bases.iter().enumerate() {
+            let path = self.how.dir.join(names::segment(base));
+            let file = self.open_file(&path).await?;
+            let mut segment = self.segment(base, file);
+            let before_checkpoint = saved.as_ref().is_some_and(|saved| base < saved.segment);
+            if before_checkpoint && self.load_sealed(&mut segment, &path).await? {
+                segments.push(segment);
+                continue;
+            }
+            let here = saved.as_ref().filter(|saved| saved.segment == base);
+            if before_checkpoint {
+                // Only its index is missing: what it holds is older than what the checkpoint knows.
+                let mut aside = self.start_at(base);
+                aside.epochs = progress.epochs.clone();
+                self.scan(&mut segment, &mut aside, &path, None).await?;
+            } else {
+                if here.is_none() && base != progress.end && !self.how.config.compacted {
+                    return Err(self.gap(&path, base, progress.end));
+                }
+                progress.end = progress.end.max(base);
+                self.scan(&mut segment, &mut progress, &path, here).await?;
+            }
+            let follows = before_checkpoint || self.goes_on(&bases[at + 1..], progress.end).await?;
+            if !follows {
+                let clean = here.is_some_and(|saved| saved.clean && saved.end == progress.end);
+                last_block = self.settle(&mut segment, &progress, &path, clean).await?;
+                segments.push(segment);
+                self.drop_empty(&bases[at + 1..]).await?;
+                break;
+            }
+            segment.written = segment.position;
+            segment.allocated = segment.position;
+            segments.push(segment);
+        }
+        Ok((segments, progress, last_block))
+    }
+
+    fn gap(&self, path: &Path, base: Offset, end: Offset) -> OpenError {
+        OpenError::Damaged {
+            path: path.to_path_buf(),
+            position: 0,
+            why: format!("it begins at offset {base}, but the segment before it ends at {end}"),
+        }
+    }
+
+    /// Uses the index file if it is there and valid; then the segment is not read.
+    async fn load_sealed(&self, segment: &mut Segment, path: &Path) -> Result<bool, OpenError> {
+        let index_path = self.how.dir.join(names::index(segment.base));
+        let Ok(file) = self.core.open(index_path, Open::read()).await else { return Ok(false) };
+        let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
+        let bytes = usize::try_from(file.len().await.map_err(failed)?).unwrap_or(0);
+        if bytes == 0 {
+            return Ok(false);
+        }
+        let content = names::read_all(self.core, &file, bytes).await.map_err(failed)?;
+        let Ok(index) = SealedIndex::decode(&content) else { return Ok(false) };
+        let length = segment.file.len().await.map_err(failed)?;
+        if length < index.segment_bytes() {
+            return Err(OpenError::Damaged {
+                path: path.to_path_buf(),
+                position: length,
+                why: format!("{} bytes were sealed", index.segment_bytes()),
+            });
+        }
+        segment.position = index.segment_bytes();
+        segment.durable = segment.position;
+        segment.written = segment.position;
+        segment.allocated = segment.position;
+        segment.first_timestamp = index.first_timestamp();
+        segment.max_timestamp = index.max_timestamp();
+        segment.index = Index::Sealed(Rc::new(index));
+        Ok(true)
+    }
+
+    /// Walks from the checkpoint, or the segment's start, to the last batch that continues the log.
+    async fn scan(
+        &self,
+        segment: &mut Segment,
+        progress: &mut Progress,
+        path: &Path,
+        saved: Option<&Saved>,
+    ) -> Result<(), OpenError> {
+        let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
+        let length = segment.file.len().await.map_err(failed)?;
+        if let Some(saved) = saved {
+            if length < saved.position {
+                let why = format!("the checkpoint knows {} durable bytes", saved.position);
+                return Err(OpenError::Damaged { path: path.to_path_buf(), position: length, why });
+            }
+            segment.position = saved.position;
+            segment.index = Index::Active(saved.index.clone());
+            segment.first_timestamp = saved.first_timestamp;
+            segment.max_timestamp = saved.max_timestamp;
+            segment.crcs = ChunkCrcs::resume(saved.position);
+        }
+        let mut scan = Scan {
+            core: self.core.clone(),
+            file: segment.file.clone(),
+            pos: segment.position,
+            end: length,
+            window_bytes: self.how.limits.scan_bytes,
+            reservation: Reservation::CatchUp,
+            crcs: None,
+            window: Window::default(),
+        };
+        while let Step::Batch { bytes, .. } = scan.next().await.map_err(failed)? {
+            if !self.accept(&bytes, segment, progress) {
+                break;
+            }
+        }
+        segment.allocated = length - length % BLOCK_BYTES;
+        segment.durable = segment.position;
+        Ok(())
+    }
+
+    /// Takes the batch if it continues the log.
+    fn accept(&self, bytes: &Slice, segment: &mut Segment, progress: &mut Progress) -> bool {
+        let Ok((batch, _)) = Batch::parse(bytes) else { return false };
+        let (base, epoch) = (batch.base_offset(), batch.leader_epoch());
+        let continues = base == progress.end || (self.how.config.compacted && base > progress.end);
+        let epoch_continues = progress.last_epoch() <= epoch && epoch.0 >= 0;
+        let sound = batch.last_offset_delta() >= 0 && (self.faults().skip_crc || batch.crc_is_valid());
+        if !continues || !epoch_continues || !sound {
+            return false;
+        }
+        progress.epochs.assign(epoch, base);
+        progress.producers.apply(&batch);
+        segment.crcs.feed(bytes);
+        segment.note(batch.last_offset(), bytes.len() as u64, batch.max_timestamp());
+        progress.end = batch.next_offset();
+        true
+    }
+
+    /// Whether the segments behind an end belong to the log. Those of a roll whose last flush was torn do not: they
+    /// begin above the end and were never written.
+    async fn goes_on(&self, later: &[Offset], end: Offset) -> Result<bool, OpenError> {
+        match later.first() {
+            None => return Ok(false),
+            Some(&next) if next == end => return Ok(true),
+            Some(&next) if next > end && self.how.config.compacted => return Ok(true),
+            Some(_) => {}
+        }
+        for &base in later {
+            if !self.is_empty(base).await? {
+                return Err(self.gap(&self.how.dir.join(names::segment(base)), base, end));
+            }
+        }
+        Ok(false)
+    }
+
+    async fn is_empty(&self, base: Offset) -> Result<bool, OpenError> {
+        let path = self.how.dir.join(names::segment(base));
+        let file = self.open_file(&path).await?;
+        let failed = |error| OpenError::Io { path: path.clone(), error };
+        let length = file.len().await.map_err(failed)?.min(BLOCK_BYTES);
+        if length == 0 {
+            return Ok(true);
+        }
+        let bytes = read_exactly(self.core, &file, 0, BLOCK_BYTES as usize, Reservation::CatchUp).await;
+        Ok(bytes.map_err(failed)?.iter().all(|&byte| byte == 0))
+    }
+
+    async fn drop_empty(&self, bases: &[Offset]) -> Result<(), OpenError> {
+        for &base in bases {
+            let path = self.how.dir.join(names::segment(base));
+            let gone = self.core.unlink(path.clone()).await;
+            gone.map_err(|error| OpenError::Io { path, error })?;
+        }
+        if !bases.is_empty() && !self.faults().skip_dir_sync {
+            let synced = self.core.sync_dir(self.how.dir.clone()).await;
+            synced.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the last segment appendable: nothing but zeros behind its end, all of it on stable media. Returns the
+    /// filled part of its last block.
+    async fn settle(
+        &self,
+        segment: &mut Segment,
+        progress: &Progress,
+        path: &Path,
+        clean: bool,
+    ) -> Result<Vec<u8>, OpenError> {
+        let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
+        let (pos, start) = (segment.position, block_floor(segment.position));
+        let behind = self.read_behind(segment, start).await.map_err(failed)?;
+        let filled = (pos - start) as usize;
+        let last_block = behind.get(..filled).unwrap_or_default().to_vec();
+        segment.written = block_ceil(pos);
+        if clean {
+            return Ok(last_block);
+        }
+        let fsync = self.how.config.durability == Durability::Fsync;
+        let stop = Stop {
+            pos,
+            end: progress.end,
+            epoch: progress.last_epoch(),
+            torn_bytes_max: fsync.then(|| {
+                let flush = self.how.limits.flush_bytes_max as u64;
+                flush.max(u64::from(self.how.config.max_message_bytes)) + BLOCK_BYTES
+            }),
+        };
+        let judged = tear::judge(behind.get(filled..).unwrap_or_default(), &stop);
+        if let Behind::Damaged { position, why } = &judged
+            && !self.faults().cut_damage
+        {
+            return Err(OpenError::Damaged {
+                path: path.to_path_buf(),
+                position: *position,
+                why: why.clone(),
+            });
+        }
+        if self.faults().no_zeroing {
+            return Ok(last_block);
+        }
+        if judged != Behind::Clean {
+            self.zero_behind(segment, &last_block).await.map_err(failed)?;
+        }
+        segment.file.sync_data().await.map_err(failed)?;
+        Ok(last_block)
+    }
+
+    async fn read_behind(&self, segment: &Segment, start: u64) -> std::io::Result<Vec<u8>> {
+        let length = segment.file.len().await?.min(start + BEHIND_BYTES_MAX);
+        let mut bytes = Vec::new();
+        let mut at = start;
+        while at < length {
+            let want = (block_ceil(length) - at).min(BEHIND_WINDOW_BYTES) as usize;
+            let window = read_exactly(self.core, &segment.file, at, want, Reservation::CatchUp).await?;
+            if window.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&window);
+            at += window.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// The last block is written anew, the rest zeroed to the end of the file.
+    async fn zero_behind(&self, segment: &mut Segment, last_block: &[u8]) -> std::io::Result<()> {
+        let start = block_floor(segment.position);
+        let mut from = start;
+        if !last_block.is_empty() {
+            let mut buf = self.core.buffers().take(BLOCK_BYTES as usize, Reservation::CatchUp).await;
+            buf.fill(0);
+            buf[..last_block.len()].copy_from_slice(last_block);
+            segment.file.write_at(vec![buf.freeze(0..BLOCK_BYTES as usize)], start, Sync::Data).await?;
+            from += BLOCK_BYTES;
+        }
+        let length = segment.file.len().await?;
+        if from < length {
+            segment.file.zero_range(from..length).await?;
+        }
+        Ok(())
+    }
+
+    /// This incarnation's epoch begins at the end of the log (A1).
+    fn begin_epoch(&self, progress: &mut Progress) -> Result<LeaderEpoch, OpenError> {
+        let last = progress.epochs.latest().map(|(epoch, _)| epoch);
+        if self.faults().resume_old_epoch {
+            let epoch = last.unwrap_or(self.how.epoch);
+            progress.epochs.assign(epoch, progress.end);
+            return Ok(epoch);
+        }
+        if let Some(last) = last
+            && self.how.epoch <= last
+        {
+            return Err(OpenError::StaleEpoch { given: self.how.epoch, last });
+        }
+        progress.epochs.assign(self.how.epoch, progress.end);
+        Ok(self.how.epoch)
+    }
+}

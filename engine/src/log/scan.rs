@@ -1,0 +1,169 @@
+//! Batches of one segment file, in order, by aligned windows. Cold reads, time look-up, recovery and repair share it.
+//!
+//! A window of a sealed segment is checked against the CRCs of its index before a byte of it is believed (A4).
+
+use crate::batch;
+use crate::index::SealedIndex;
+use crate::segment::CRC_CHUNK_BYTES;
+use crate::space::{BLOCK_BYTES, block_ceil};
+use rt::{Core, File, Reservation, Slice};
+use std::io;
+use std::rc::Rc;
+
+pub(crate) struct Scan {
+    pub core: Core,
+    pub file: File,
+    /// Where the next batch begins.
+    pub pos: u64,
+    /// Where the bytes to look at end.
+    pub end: u64,
+    pub window_bytes: usize,
+    pub reservation: Reservation,
+    pub crcs: Option<Rc<SealedIndex>>,
+    pub window: Window,
+}
+
+#[derive(Default)]
+pub(crate) struct Window {
+    start: u64,
+    bytes: Slice,
+}
+
+pub(crate) enum Step {
+    Batch {
+        pos: u64,
+        bytes: Slice,
+    },
+    End,
+    /// What lies at `pos` is not a whole batch.
+    Bad {
+        pos: u64,
+        why: String,
+    },
+}
+
+enum Buffered {
+    Step(Step),
+    Load(usize),
+}
+
+impl Scan {
+    pub(crate) async fn next(&mut self) -> io::Result<Step> {
+        let mut loaded = 0;
+        loop {
+            match self.look() {
+                Buffered::Step(step) => return Ok(self.advance(step)),
+                Buffered::Load(needed) if needed <= loaded => {
+                    return Ok(Step::Bad { pos: self.pos, why: "the file ends inside a batch".into() });
+                }
+                Buffered::Load(needed) => {
+                    self.load(needed).await?;
+                    loaded = needed;
+                }
+            }
+        }
+    }
+
+    /// The next batch if it is in memory already.
+    pub(crate) fn next_buffered(&mut self) -> Option<Step> {
+        match self.look() {
+            Buffered::Step(step) => Some(self.advance(step)),
+            Buffered::Load(_) => None,
+        }
+    }
+
+    fn advance(&mut self, step: Step) -> Step {
+        if let Step::Batch { bytes, .. } = &step {
+            self.pos += bytes.len() as u64;
+        }
+        step
+    }
+
+    fn look(&self) -> Buffered {
+        if self.pos >= self.end {
+            return Buffered::Step(Step::End);
+        }
+        let bad = |why: String| Buffered::Step(Step::Bad { pos: self.pos, why });
+        let left = usize::try_from(self.end - self.pos).unwrap_or(usize::MAX);
+        let from = self.pos.checked_sub(self.window.start).and_then(|from| usize::try_from(from).ok());
+        let from = from.unwrap_or(usize::MAX).min(self.window.bytes.len());
+        let here = &self.window.bytes[from..];
+        let here = &here[..here.len().min(left)];
+        match batch::total_bytes(here) {
+            Ok(total) if total <= here.len() => {
+                let bytes = self.window.bytes.slice(from..from + total);
+                Buffered::Step(Step::Batch { pos: self.pos, bytes })
+            }
+            Ok(total) if total > left => bad(format!("a batch of {total} bytes ends behind the file's end")),
+            Ok(total) => Buffered::Load(total),
+            Err(batch::Error::Incomplete { needed }) if needed > left => {
+                bad("a fragment of a batch ends the file".into())
+            }
+            Err(batch::Error::Incomplete { needed }) => Buffered::Load(needed),
+            Err(error) => bad(error.to_string()),
+        }
+    }
+
+    async fn load(&mut self, needed: usize) -> io::Result<()> {
+        let unit = if self.crcs.is_some() { CRC_CHUNK_BYTES } else { BLOCK_BYTES };
+        let start = self.pos - self.pos % unit;
+        let until = (self.pos + needed as u64).next_multiple_of(unit);
+        let whole = until
+            .max(start + self.window_bytes as u64)
+            .min(block_ceil(self.end))
+            .max(block_ceil(self.pos + needed as u64));
+        let bytes = usize::try_from(whole - start).map_err(|_| io::ErrorKind::InvalidData)?;
+        let window = read_exactly(&self.core, &self.file, start, bytes, self.reservation).await?;
+        if let Some(index) = &self.crcs {
+            let content =
+                &window[..window.len().min(usize::try_from(self.end - start).unwrap_or(usize::MAX))];
+            for (at, chunk) in content.chunks(CRC_CHUNK_BYTES as usize).enumerate() {
+                let number = start / CRC_CHUNK_BYTES + at as u64;
+                let whole = chunk.len() as u64 == CRC_CHUNK_BYTES || start + content.len() as u64 == self.end;
+                if whole && !index.chunk_is_valid(number, chunk) {
+                    let pos = number * CRC_CHUNK_BYTES;
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("wrong checksum at {pos}"),
+                    ));
+                }
+            }
+        }
+        self.window = Window { start, bytes: window };
+        Ok(())
+    }
+}
+
+/// Reads `bytes` at `start`, both block aligned; fewer only where the file ends.
+pub(crate) async fn read_exactly(
+    core: &Core,
+    file: &File,
+    start: u64,
+    bytes: usize,
+    reservation: Reservation,
+) -> io::Result<Slice> {
+    if bytes > core.buffers().largest(reservation) {
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("a read of {bytes} bytes")));
+    }
+    let buf = core.buffers().take(bytes, reservation).await;
+    let (read, buf) = file.read_at(buf, start).await;
+    let read = read?;
+    if read >= bytes {
+        return Ok(buf.freeze(0..bytes));
+    }
+    let mut whole = buf[..read].to_vec();
+    while whole.len() < bytes {
+        let at = start + whole.len() as u64;
+        if !at.is_multiple_of(BLOCK_BYTES) {
+            break;
+        }
+        let buf = core.buffers().take(bytes - whole.len(), reservation).await;
+        let (read, buf) = file.read_at(buf, at).await;
+        match read? {
+            0 => break,
+            read => whole.extend_from_slice(&buf[..read.min(buf.len())]),
+        }
+    }
+    whole.truncate(bytes);
+    Ok(Slice::from(whole))
+}

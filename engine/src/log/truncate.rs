@@ -1,0 +1,101 @@
+//! The front of a log: what retention and DeleteRecords take away. The log start is durable before a file goes (A5).
+
+use super::{AppendError, Shared, append};
+use crate::ids::Offset;
+use crate::names;
+use crate::retention::{self, Aged, Limits};
+use std::rc::Rc;
+
+pub(super) async fn delete_records(shared: &Rc<Shared>, to: Offset) -> Result<Offset, AppendError> {
+    {
+        let state = shared.state.borrow();
+        state.check_open()?;
+        if to <= state.log_start {
+            return Ok(state.log_start);
+        }
+        if to > state.high_watermark {
+            return Err(AppendError::Storage(format!("{to} is above the high watermark")));
+        }
+    }
+    raise(shared, to).await?;
+    Ok(shared.state.borrow().log_start)
+}
+
+pub(super) async fn apply_retention(shared: &Rc<Shared>) -> Result<usize, AppendError> {
+    let now_ms = shared.core.wall_ms();
+    let plan = |shared: &Shared| {
+        let state = shared.state.borrow();
+        let config = shared.config.borrow();
+        let limits = Limits {
+            retention_ms: config.retention_ms,
+            retention_bytes: config.retention_bytes,
+            deletes: config.deletes,
+        };
+        let aged = aged(&state);
+        let count = retention::expired(&aged, limits, state.log_start, state.high_watermark, now_ms);
+        (count, count == aged.len(), aged.get(count.wrapping_sub(1)).map(|last| last.end_offset))
+    };
+    let (count, active_too, _) = plan(shared);
+    if count == 0 {
+        return Ok(0);
+    }
+    if active_too {
+        let ticket = shared.turns.draw();
+        ticket.turn().await;
+        append::roll(shared, now_ms).await?;
+    }
+    let (count, _, end) = plan(shared);
+    if let Some(end) = end {
+        raise(shared, end).await?;
+    }
+    Ok(count)
+}
+
+fn aged(state: &super::State) -> Vec<Aged> {
+    let ends = state.segments.iter().skip(1).map(|segment| segment.base).chain([state.end]);
+    let aged = state.segments.iter().zip(ends).map(|(segment, end_offset)| Aged {
+        base_offset: segment.base,
+        end_offset,
+        bytes: segment.position,
+        max_timestamp: segment.age_timestamp(),
+    });
+    aged.collect()
+}
+
+/// Moves the log start, durably, and then drops the segments below it.
+async fn raise(shared: &Rc<Shared>, to: Offset) -> Result<(), AppendError> {
+    let failed =
+        |error: std::io::Error| AppendError::Storage(format!("moving the log start failed: {error}"));
+    let file = shared.partition.borrow_mut().take();
+    let Some(mut file) = file else {
+        return Err(AppendError::Storage("the log start is being moved already".into()));
+    };
+    let stored = file.store(&shared.core, |partition| partition.log_start = to).await;
+    *shared.partition.borrow_mut() = Some(file);
+    stored.map_err(failed)?;
+    let gone = {
+        let mut state = shared.state.borrow_mut();
+        state.log_start = state.log_start.max(to);
+        let keep = state.segments.iter().skip(1).take_while(|next| next.base <= to).count();
+        state.segments.drain(..keep).map(|segment| segment.base).collect::<Vec<_>>()
+    };
+    shared.moved.notify_all();
+    for base in gone {
+        shared.core.unlink(shared.dir.join(names::segment(base))).await.map_err(failed)?;
+        // A segment that was never sealed has no index file.
+        let _ = shared.core.unlink(shared.dir.join(names::index(base))).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(shared: &Rc<Shared>) -> std::io::Result<()> {
+    shared.state.borrow_mut().closed = true;
+    shared.tail.clear();
+    shared.wake_everybody();
+    let parent = shared.dir.parent().map(std::path::Path::to_path_buf);
+    shared.core.remove_dir_all(shared.dir.clone()).await?;
+    match parent {
+        Some(parent) if !shared.faults.skip_dir_sync => shared.core.sync_dir(parent).await,
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,258 @@
+//! One core's logs in a data folder, and the checkpoint that keeps their start-up short.
+//!
+//! ```text
+//! <data>/corelog          which folder this is (folder.rs)      <data>/lock   held while a broker runs
+//! <data>/clean            there only between a clean stop and the next start
+//! <data>/logs/<topic>-<partition>-<topic id>/                   see names.rs
+//! <data>/checkpoints/core-<n>.{0,1}                             two slots per core, written in turn, never renamed
+//! ```
+//! Nothing here ties a partition to a core: at start the newest word on a partition is used, whichever core wrote it.
+//! A checkpoint never speaks of more than what is on stable media, and losing both slots costs time only.
+
+use crate::cache::Tails;
+use crate::checkpoint::{self, Saved};
+use crate::folder::{Folder, FolderError};
+use crate::ids::{LeaderEpoch, PartitionId};
+use crate::log::{Faults, Limits, Log, LogConfig, OpenError, OpenLog};
+use crate::names;
+use rt::{Class, Core, LockGuard, Open, Slice, Sync};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes appended on one core after which a checkpoint is written.
+pub const UNCHECKPOINTED_BYTES_MAX: u64 = 128 << 20;
+/// How often that is looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Logs that are opened at the same time.
+const OPENING_MAX: usize = 32;
+
+/// How to open one partition of a store.
+#[derive(Clone)]
+pub struct OpenPartition {
+    pub id: PartitionId,
+    pub topic_name: String,
+    pub config: LogConfig,
+    pub epoch: LeaderEpoch,
+}
+
+#[derive(Clone)]
+pub struct Store {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    core: Core,
+    folder: Arc<Folder>,
+    tails: Tails,
+    limits: Limits,
+    faults: Faults,
+    logs: RefCell<BTreeMap<PartitionId, Log>>,
+    sequence: Cell<u64>,
+    checkpointed_bytes: Cell<u64>,
+    writing: Cell<bool>,
+    /// Held here where one core is all there is.
+    lock: RefCell<Option<LockGuard>>,
+}
+
+impl Store {
+    /// A broker of one core, and tests: opens or creates the folder and this core's part of it.
+    pub async fn open(core: &Core, dir: &Path) -> Result<Store, FolderError> {
+        let (folder, lock) = Folder::open(core, dir, 0).await?;
+        let store = Store::of_folder(core, Arc::new(folder), Limits::default());
+        *store.shared.lock.borrow_mut() = Some(lock);
+        Ok(store)
+    }
+
+    /// This core's part of a folder that the process holds.
+    pub fn of_folder(core: &Core, folder: Arc<Folder>, limits: Limits) -> Store {
+        Store::with_faults(core, folder, limits, Faults::default())
+    }
+
+    #[doc(hidden)]
+    pub fn with_faults(core: &Core, folder: Arc<Folder>, limits: Limits, faults: Faults) -> Store {
+        // Half of what produce could get: the other half is for what is in flight.
+        let tail_bytes = core.buffers().largest(rt::Reservation::Produce) / 2;
+        let sequence = folder.sequence_next();
+        Store {
+            shared: Rc::new(Shared {
+                core: core.clone(),
+                tails: Tails::new(tail_bytes),
+                folder,
+                limits,
+                faults,
+                logs: RefCell::default(),
+                sequence: Cell::new(sequence),
+                checkpointed_bytes: Cell::new(0),
+                writing: Cell::new(false),
+                lock: RefCell::default(),
+            }),
+        }
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.shared.folder
+    }
+
+    /// Opens or creates one partition's log. The store checkpoints it from here on.
+    pub async fn open_log(&self, how: OpenPartition) -> Result<Log, OpenError> {
+        let shared = &self.shared;
+        let opened = Log::open(
+            &shared.core,
+            OpenLog {
+                dir: shared.folder.logs_dir().join(names::folder(&how.topic_name, how.id)),
+                id: how.id,
+                topic_name: how.topic_name,
+                config: how.config,
+                epoch: how.epoch,
+                checkpoint: shared.folder.saved(how.id),
+                limits: shared.limits,
+                tails: shared.tails.clone(),
+                faults: shared.faults,
+            },
+        )
+        .await?;
+        shared.logs.borrow_mut().insert(how.id, opened.clone());
+        Ok(opened)
+    }
+
+    /// Opens many logs, some at a time; answers in the order asked. One that fails does not hold up the others.
+    pub async fn open_logs(&self, all: Vec<OpenPartition>) -> Vec<Result<Log, OpenError>> {
+        let permits = rt::sync::Semaphore::new(OPENING_MAX);
+        let tasks: Vec<_> = all
+            .into_iter()
+            .map(|how| {
+                let (store, permits, dir) = (self.clone(), permits.clone(), self.shared.folder.logs_dir());
+                let task = self.shared.core.spawn(Class::Background, async move {
+                    let _permit = permits.acquire(1).await;
+                    store.open_log(how).await
+                });
+                (task, dir)
+            })
+            .collect();
+        let mut opened = Vec::with_capacity(tasks.len());
+        for (task, path) in tasks {
+            opened.push(task.await.unwrap_or_else(|panicked| {
+                Err(OpenError::Io { path, error: io::Error::other(panicked.to_string()) })
+            }));
+        }
+        opened
+    }
+
+    pub fn log(&self, id: PartitionId) -> Option<Log> {
+        self.shared.logs.borrow().get(&id).cloned()
+    }
+
+    /// Deletes a partition because its topic's deletion was committed; nothing else ever deletes one.
+    pub async fn delete_log(&self, id: PartitionId) -> io::Result<()> {
+        let log = self.shared.logs.borrow_mut().remove(&id);
+        match log {
+            Some(log) => log.delete().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Every partition that the folder holds, by what the folders say of themselves.
+    pub async fn partitions(&self) -> io::Result<Vec<names::Partition>> {
+        let dir = self.shared.folder.logs_dir();
+        let mut found = Vec::new();
+        for entry in self.shared.core.list_dir(dir.clone()).await? {
+            let known = entry.name.to_str().and_then(names::parse_folder);
+            if known.is_none() {
+                continue;
+            }
+            if let Ok(Ok(partition)) = names::identify(&self.shared.core, dir.join(&entry.name)).await {
+                found.push(partition);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes checkpoints when they are due and applies retention, until the store is closed. Spawn it once.
+    pub async fn maintain(&self, retention_every: Duration) {
+        let mut since_retention = Duration::ZERO;
+        loop {
+            self.shared.core.sleep(CHECK_EVERY).await;
+            if self.appended_bytes().saturating_sub(self.shared.checkpointed_bytes.get())
+                >= UNCHECKPOINTED_BYTES_MAX
+            {
+                // A failed checkpoint costs time at the next start; the next one is tried in a second.
+                let _ = self.checkpoint().await;
+            }
+            since_retention += CHECK_EVERY;
+            if since_retention >= retention_every {
+                since_retention = Duration::ZERO;
+                for log in self.all() {
+                    // A log that cannot move its start keeps its data.
+                    let _ = log.apply_retention().await;
+                }
+            }
+        }
+    }
+
+    /// What this core's logs are, durably, in the older slot.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        let bytes = self.appended_bytes();
+        let mut all = Vec::new();
+        for log in self.all() {
+            // A poisoned log keeps what was said of it before.
+            match log.save().await {
+                Ok(saved) => all.push(saved),
+                Err(_) => all.extend(self.shared.folder.saved(log.id())),
+            }
+        }
+        self.write(all).await?;
+        self.shared.checkpointed_bytes.set(bytes);
+        Ok(())
+    }
+
+    /// Closes every log and says so in a last checkpoint. The folder is marked clean by whoever closed all cores.
+    pub async fn close(&self) -> io::Result<()> {
+        let mut all = Vec::new();
+        for log in self.all() {
+            match log.close().await {
+                Ok(saved) => all.push(saved),
+                Err(_) => all.extend(self.shared.folder.saved(log.id())),
+            }
+        }
+        self.write(all).await
+    }
+
+    fn all(&self) -> Vec<Log> {
+        self.shared.logs.borrow().values().cloned().collect()
+    }
+
+    fn appended_bytes(&self) -> u64 {
+        self.shared.logs.borrow().values().map(|log| log.counters().bytes).sum()
+    }
+
+    async fn write(&self, all: Vec<Saved>) -> io::Result<()> {
+        let shared = &self.shared;
+        if shared.writing.replace(true) {
+            return Err(io::Error::other("a checkpoint is being written already"));
+        }
+        let sequence = shared.sequence.get() + 1;
+        let written = write_slot(shared, sequence, &all).await;
+        shared.writing.set(false);
+        if written.is_ok() {
+            shared.sequence.set(sequence);
+        }
+        written
+    }
+}
+
+async fn write_slot(shared: &Shared, sequence: u64, all: &[Saved]) -> io::Result<()> {
+    let path = shared.folder.checkpoint_path(shared.core.id().0, sequence % 2);
+    let file = shared.core.open(path, Open::write().create()).await?;
+    let content = checkpoint::encode(sequence, all);
+    file.write_at(vec![Slice::from(content)], 0, Sync::Data).await?;
+    file.sync_all().await?;
+    if shared.faults.skip_dir_sync {
+        return Ok(());
+    }
+    shared.core.sync_dir(shared.folder.checkpoints_dir()).await
+}
