@@ -1,18 +1,21 @@
-//! Bytes of commands and snapshots: Kafka's primitive types, read within bounds and written into one vector.
+//! Bytes of commands and snapshots, over the codec's primitives.
 //!
 //! Every structure ends in a tagged section, so that a newer release may add fields which an older one skips. Nothing
 //! read here is trusted: a count may not exceed the bytes left, a string must be UTF-8, and no length reserves memory
 //! before its bytes are there.
+//!
+//! Not used from the codec are its arrays, whose budget is that of one client frame: a snapshot may be larger. Strict
+//! where the codec follows Kafka's leniency (booleans, the order of tags): equal states must have equal bytes.
+
+use net::wire as codec;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// The bytes end inside a field.
-    Short,
+    /// A primitive is not what it should be.
+    Codec(codec::Error),
     /// A length or a count is impossible for the bytes that are left.
     Length,
-    /// A string is not UTF-8.
-    Utf8,
     /// A field's value is none that this format knows.
     Value,
     /// Bytes are left behind the last field.
@@ -24,9 +27,8 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Error::Short => f.write_str("the bytes end inside a field"),
+            Error::Codec(why) => why.fmt(f),
             Error::Length => f.write_str("a length exceeds the bytes that are left"),
-            Error::Utf8 => f.write_str("a string is not UTF-8"),
             Error::Value => f.write_str("a field holds a value that has no meaning"),
             Error::Trailing => f.write_str("bytes are left behind the last field"),
             Error::Unsupported { kind, version } => {
@@ -38,32 +40,26 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<codec::Error> for Error {
+    fn from(why: codec::Error) -> Error {
+        Error::Codec(why)
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A cursor over untrusted bytes.
 pub struct Reader<'a> {
-    rest: &'a [u8],
+    inner: codec::Reader<'a>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes }
-    }
-
-    pub fn take(&mut self, bytes: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self.rest.split_at_checked(bytes).ok_or(Error::Short)?;
-        self.rest = rest;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Error::Short)?;
-        self.rest = rest;
-        Ok(*head)
+        Reader { inner: codec::Reader::new(bytes) }
     }
 
     pub fn i8(&mut self) -> Result<i8> {
-        Ok(i8::from_be_bytes(self.array()?))
+        Ok(self.inner.i8()?)
     }
 
     pub fn bool(&mut self) -> Result<bool> {
@@ -75,71 +71,51 @@ impl<'a> Reader<'a> {
     }
 
     pub fn i16(&mut self) -> Result<i16> {
-        Ok(i16::from_be_bytes(self.array()?))
+        Ok(self.inner.i16()?)
     }
 
     pub fn u16(&mut self) -> Result<u16> {
-        Ok(u16::from_be_bytes(self.array()?))
+        Ok(self.inner.u16()?)
     }
 
     pub fn i32(&mut self) -> Result<i32> {
-        Ok(i32::from_be_bytes(self.array()?))
+        Ok(self.inner.i32()?)
     }
 
     pub fn i64(&mut self) -> Result<i64> {
-        Ok(i64::from_be_bytes(self.array()?))
+        Ok(self.inner.i64()?)
     }
 
     pub fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_be_bytes(self.array()?))
+        Ok(self.inner.i64()?.cast_unsigned())
     }
 
     pub fn uuid(&mut self) -> Result<[u8; 16]> {
-        self.array()
+        Ok(self.inner.uuid()?)
     }
 
     pub fn uvarint(&mut self) -> Result<u32> {
-        let mut value = 0u32;
-        for shift in (0..35).step_by(7) {
-            let [byte] = self.array::<1>()?;
-            let bits = u32::from(byte & 0x7f);
-            if shift == 28 && byte > 0x0f {
-                return Err(Error::Length);
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Error::Length)
-    }
-
-    /// Kafka's compact length: 0 is null, n + 1 is n.
-    fn compact_length(&mut self) -> Result<Option<usize>> {
-        let raw = self.uvarint()?;
-        let Some(length) = raw.checked_sub(1) else { return Ok(None) };
-        let length = usize::try_from(length).map_err(|_| Error::Length)?;
-        if length > self.rest.len() { Err(Error::Length) } else { Ok(Some(length)) }
+        Ok(self.inner.uvarint()?)
     }
 
     pub fn nullable_string(&mut self) -> Result<Option<String>> {
-        let Some(length) = self.compact_length()? else { return Ok(None) };
-        let text = std::str::from_utf8(self.take(length)?).map_err(|_| Error::Utf8)?;
-        Ok(Some(text.to_owned()))
+        Ok(self.inner.nullable_string(true)?.map(String::from))
     }
 
     pub fn string(&mut self) -> Result<String> {
-        self.nullable_string()?.ok_or(Error::Length)
+        Ok(self.inner.string(true)?.into_owned())
     }
 
-    pub fn bytes(&mut self) -> Result<&'a [u8]> {
-        let length = self.compact_length()?.ok_or(Error::Length)?;
-        self.take(length)
+    pub fn bytes(&mut self) -> Result<Vec<u8>> {
+        Ok(self.inner.bytes(true)?.into_owned())
     }
 
     /// A vector whose every element takes at least one byte: the count is bounded by what is left.
     pub fn vec<T>(&mut self, mut element: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        let count = self.compact_length()?.ok_or(Error::Length)?;
+        let count = self.uvarint()?.checked_sub(1).ok_or(Error::Length)?;
+        if usize::try_from(count).map_or(true, |count| count > self.inner.remaining()) {
+            return Err(Error::Length);
+        }
         let mut list = Vec::new();
         for _ in 0..count {
             list.push(element(self)?);
@@ -147,7 +123,7 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    /// The tagged section: `known` takes a tag and its bytes and says whether it knew the tag. Unknown ones are skipped.
+    /// The tagged section: `known` reads the tags it knows, the others are skipped.
     pub fn tagged(&mut self, mut known: impl FnMut(u32, &mut Reader<'a>) -> Result<()>) -> Result<()> {
         let count = self.uvarint()?;
         let mut last = None;
@@ -158,8 +134,7 @@ impl<'a> Reader<'a> {
             }
             last = Some(tag);
             let length = usize::try_from(self.uvarint()?).map_err(|_| Error::Length)?;
-            let mut field = Reader::new(self.take(length)?);
-            known(tag, &mut field)?;
+            known(tag, &mut Reader::new(self.inner.take(length)?))?;
         }
         Ok(())
     }
@@ -169,77 +144,64 @@ impl<'a> Reader<'a> {
     }
 
     pub fn end(self) -> Result<()> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Error::Trailing) }
+        if self.inner.is_empty() { Ok(()) } else { Err(Error::Trailing) }
     }
 }
 
-/// Appends to one vector. What it writes came from this process, so nothing here can fail but by exceeding Kafka's own
-/// limits, which the commands' builders have checked.
+/// Writes into one vector. What it writes came from this process and is far below the 2 GiB at which lengths end, so
+/// nothing here fails.
 #[derive(Default)]
 pub struct Writer {
-    out: Vec<u8>,
+    inner: codec::Writer,
 }
 
 impl Writer {
     pub fn new() -> Writer {
-        Writer::default()
+        Writer { inner: codec::Writer::new() }
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
-        self.out
-    }
-
-    pub fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
-    }
-
-    pub fn i8(&mut self, value: i8) {
-        self.raw(&value.to_be_bytes());
+        self.inner.into_body().expect("metadata is far below 2 GiB")
     }
 
     pub fn bool(&mut self, value: bool) {
-        self.i8(i8::from(value));
+        self.inner.bool(value);
     }
 
     pub fn i16(&mut self, value: i16) {
-        self.raw(&value.to_be_bytes());
+        self.inner.i16(value);
     }
 
     pub fn u16(&mut self, value: u16) {
-        self.raw(&value.to_be_bytes());
+        self.inner.u16(value);
     }
 
     pub fn i32(&mut self, value: i32) {
-        self.raw(&value.to_be_bytes());
+        self.inner.i32(value);
     }
 
     pub fn i64(&mut self, value: i64) {
-        self.raw(&value.to_be_bytes());
+        self.inner.i64(value);
     }
 
     pub fn u64(&mut self, value: u64) {
-        self.raw(&value.to_be_bytes());
+        self.inner.i64(value.cast_signed());
     }
 
     pub fn uuid(&mut self, value: &[u8; 16]) {
-        self.raw(value);
+        self.inner.uuid(value);
     }
 
-    pub fn uvarint(&mut self, mut value: u32) {
-        while value >= 0x80 {
-            let [low, ..] = value.to_le_bytes();
-            self.raw(&[low | 0x80]);
-            value >>= 7;
-        }
-        let [low, ..] = value.to_le_bytes();
-        self.raw(&[low]);
+    pub fn uvarint(&mut self, value: u32) {
+        self.inner.uvarint(value);
     }
 
     fn compact_length(&mut self, length: usize) {
         let length = u32::try_from(length).ok().and_then(|n| n.checked_add(1));
-        self.uvarint(length.expect("a metadata field is far below 4 GiB"));
+        self.uvarint(length.expect("a metadata field is far below 2 GiB"));
     }
 
+    /// Not the codec's, which holds strings to 32 KiB and fails beyond.
     pub fn string(&mut self, value: &str) {
         self.bytes(value.as_bytes());
     }
@@ -253,7 +215,7 @@ impl Writer {
 
     pub fn bytes(&mut self, value: &[u8]) {
         self.compact_length(value.len());
-        self.raw(value);
+        self.inner.raw(value);
     }
 
     pub fn vec<T>(&mut self, list: impl ExactSizeIterator<Item = T>, mut element: impl FnMut(&mut Self, T)) {
@@ -297,16 +259,16 @@ mod tests {
 
     #[test]
     fn hostile_lengths_are_refused_before_memory_is_taken() {
-        let cases: &[(&[u8], Error)] = &[
-            (&[], Error::Short),
-            (&[0xff, 0xff, 0xff, 0xff, 0x0f], Error::Length),
-            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Error::Length),
-            (&[0x05, b'a'], Error::Length),
-            (&[0x02, 0xff], Error::Utf8),
-            (&[0x00], Error::Length),
+        let cases: &[(&[u8], codec::Error)] = &[
+            (&[], codec::Error::Truncated),
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], codec::Error::Truncated),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x01], codec::Error::Varint),
+            (&[0x05, b'a'], codec::Error::Truncated),
+            (&[0x02, 0xff], codec::Error::Utf8),
+            (&[0x00], codec::Error::Null),
         ];
         for (bytes, expect) in cases {
-            assert_eq!(Reader::new(bytes).string(), Err(*expect), "{bytes:?}");
+            assert_eq!(Reader::new(bytes).string(), Err(Error::Codec(*expect)), "{bytes:?}");
         }
         assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).vec(Reader::i8), Err(Error::Length));
     }

@@ -226,7 +226,7 @@ impl Snapshot {
             learners_next: r.vec(Reader::u64)?,
             auto_leave: r.bool()?,
         };
-        let data = r.bytes()?.to_vec();
+        let data = r.bytes()?;
         r.no_tagged()?;
         r.end()?;
         Ok(Snapshot { index, term, voters, data })

@@ -79,7 +79,7 @@ fn assigned<'a>(name: &'a str, assignments: &[(i32, &[i32])]) -> NewTopic<'a> {
 }
 
 fn code_and_text(refusal: Option<&Refusal>) -> (i16, &str) {
-    refusal.map_or((0, ""), |refusal| (refusal.code.code(), refusal.message.as_str()))
+    refusal.map_or((0, ""), |refusal| (refusal.code.as_i16(), refusal.message.as_str()))
 }
 
 #[test]
