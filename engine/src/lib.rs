@@ -6,6 +6,8 @@ pub mod checkpoint;
 pub mod epochs;
 mod fields;
 pub mod folder;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ids;
 pub mod index;
 pub mod log;

@@ -210,3 +210,15 @@ fn there_is_a_bound_on_remembered_producers() {
     assert!(states.producers.contains_key(&i64::try_from(PRODUCERS_MAX).unwrap()));
     assert!(!states.producers.contains_key(&0));
 }
+
+#[test]
+fn the_format_is_fixed() {
+    let mut log = Model::default();
+    log.appended(258, 3, 7, 2);
+    let hex: String = log.states.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, GOLDEN);
+}
+
+const GOLDEN: &str = "434c50530100000053000000ab34b3e002000000000000000100000002010000000000000300ffffffffe80300000000\
+    00000100000000000000ffffffffffffffff01070000000800000000000000000000000100000000000000e803000000\
+    000000";

@@ -1,0 +1,111 @@
+//! What the fuzz targets (`fuzz/`) do with bytes, as functions, so that tests replay their corpus on any toolchain.
+//!
+//! Each takes anything, must not panic and must not allocate beyond its limits, and asserts what holds of whatever was
+//! accepted. Frames are also built around the bytes: random input would not get past a checksum in a lifetime.
+
+use crate::batch::build::recompress;
+use crate::batch::compress::decompress;
+use crate::batch::walk::{Checks, Records, TimestampBounds, decompress_records, walk};
+use crate::batch::{Batch, Codec, batches, reseal};
+use crate::checkpoint;
+use crate::epochs::EpochCache;
+use crate::fields::seal;
+use crate::ids::Offset;
+use crate::index::{CHUNK_BYTES, SealedIndex};
+use crate::producers::{Check, ProducerStates};
+
+const UNPACKED_MAX: usize = 256 * 1024;
+const BATCHES_MAX: usize = 64;
+
+/// A run of batches, as it comes from a socket or a disk.
+pub fn batch(bytes: &[u8]) {
+    let mut states = ProducerStates::new();
+    let mut taken = 0;
+    for found in batches(bytes).take(BATCHES_MAX) {
+        let Ok(batch) = found else { break };
+        taken += batch.length_bytes();
+        one_batch(&batch, &mut states);
+    }
+    assert!(taken <= bytes.len());
+    // Behind a valid checksum more is believed.
+    let mut sealed = bytes.to_vec();
+    let end = Batch::parse(&sealed).map(|(_, total)| total);
+    if let Some(whole) = end.ok().and_then(|end| sealed.get_mut(..end)) {
+        reseal(whole);
+        let (batch, _) = Batch::parse(whole).expect("only its checksum changed");
+        assert!(batch.crc_is_valid());
+        one_batch(&batch, &mut states);
+    }
+    for codec in Codec::ALL {
+        let unpacked = decompress(codec, bytes, UNPACKED_MAX);
+        assert!(unpacked.map_or(0, |unpacked| unpacked.len()) <= UNPACKED_MAX);
+    }
+}
+
+fn one_batch(batch: &Batch<'_>, states: &mut ProducerStates) {
+    let checks = Checks {
+        compacted: true,
+        timestamps: Some(TimestampBounds { now_ms: 0, before_max_ms: i64::MAX, after_max_ms: 1 << 60 }),
+        decompressed_bytes_max: UNPACKED_MAX,
+    };
+    let header_is_good = batch.check_client_header().is_ok();
+    let walked = walk(batch, &checks);
+    if let Ok(records) = decompress_records(batch, UNPACKED_MAX) {
+        let mut count = 0;
+        for record in Records::new(batch, &records).filter_map(Result::ok) {
+            // Headers were checked when the record was read: none is lost.
+            assert_eq!(usize::try_from(record.headers.left()), Ok(record.headers.count()));
+            count += 1;
+        }
+        if walked.is_ok() {
+            assert_eq!(batch.record_count().max(0), count);
+        }
+    }
+    if header_is_good && walked.is_ok() {
+        let packed = recompress(batch, Codec::Lz4, None, UNPACKED_MAX).expect("it was walked");
+        let packed = Batch::parse(&packed).expect("it was just built").0;
+        let again = walk(&packed, &checks).expect("the records are the same");
+        assert!(again.offsets_are_dense);
+    }
+    if !header_is_good || states.check(batch) == Ok(Check::InSequence) {
+        states.apply(batch);
+    }
+    assert!(states.covered_end() >= batch.next_offset());
+    // It may be refused, because hostile offsets need not rise; it may not panic.
+    let _ = ProducerStates::decode(&states.encode(), Offset(i64::MAX));
+    let _ = states.clone().truncate(batch.base_offset());
+}
+
+/// An index file, and a body that an index file could have.
+pub fn index(bytes: &[u8]) {
+    for bytes in [bytes, &seal(*b"CLIX", 1, bytes)] {
+        let Ok(index) = SealedIndex::decode(bytes) else { continue };
+        for at in [i64::MIN, -1, 0, index.base().0, index.end().0, i64::MAX] {
+            assert!(index.lookup(Offset(at)).0 <= index.segment_bytes());
+            assert!(index.lookup_time(at).0 <= index.segment_bytes());
+        }
+        let _ = index.chunk_is_valid(index.segment_bytes() / CHUNK_BYTES, bytes);
+        assert!(!index.chunk_is_valid(u64::MAX, bytes));
+    }
+}
+
+/// A checkpoint slot, and the bodies of everything in one.
+pub fn checkpoint(bytes: &[u8]) {
+    let framed = seal(*b"CLCP", 1, bytes);
+    for slot in [bytes, &framed] {
+        let chosen = checkpoint::choose(slot, &framed);
+        let Some((_, checkpoint)) = chosen.newest else { continue };
+        let again = checkpoint::encode(checkpoint.sequence, &checkpoint.logs);
+        assert_eq!(checkpoint::decode(&again), Ok(checkpoint));
+    }
+    for bytes in [bytes, &seal(*b"CLEP", 1, bytes)] {
+        if let Ok(epochs) = EpochCache::decode(bytes) {
+            assert_eq!(EpochCache::decode(&epochs.encode()), Ok(epochs));
+        }
+    }
+    for bytes in [bytes, &seal(*b"CLPS", 1, bytes)] {
+        if let Ok(states) = ProducerStates::decode(bytes, Offset(i64::MAX)) {
+            assert_eq!(ProducerStates::decode(&states.encode(), Offset(i64::MAX)), Ok(states));
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Replays the committed corpus of every fuzz target on any toolchain.
+
+use std::fs;
+use std::path::Path;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        run(&fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 5, "{} has {count} inputs", folder.display());
+}
+
+#[test]
+fn batches() {
+    replay("batch", engine::fuzz::batch);
+}
+
+#[test]
+fn indexes() {
+    replay("index", engine::fuzz::index);
+}
+
+#[test]
+fn checkpoints() {
+    replay("checkpoint", engine::fuzz::checkpoint);
+}
