@@ -8,6 +8,7 @@
 //! Nothing here decides what a request means, and only `client` awaits anything.
 
 pub mod api;
+pub mod client;
 pub mod connection;
 pub mod error_code;
 pub mod frame;
