@@ -21,7 +21,14 @@ macro_rules! suite {
         mod ring {
             $(#[test]
             fn $name() {
-                super::on_ring(stringify!($name));
+                super::on_real(super::DriverKind::Ring, stringify!($name));
+            })*
+        }
+
+        mod posix {
+            $(#[test]
+            fn $name() {
+                super::on_real(super::DriverKind::Posix, stringify!($name));
             })*
         }
 
@@ -63,9 +70,9 @@ fn case(name: &str) -> Case {
     CASES.iter().find(|(n, _)| *n == name).expect("named by the suite").1
 }
 
-fn on_ring(name: &str) {
+fn on_real(driver: DriverKind, name: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { ring_entries: 8, memory_bytes: 8 << 20, ..Config::default() };
+    let config = Config { driver, ring_entries: 8, memory_bytes: 8 << 20, ..Config::default() };
     let path = dir.path().to_path_buf();
     block_on_one(config, |core| case(name)(core, path)).unwrap();
 }
@@ -425,9 +432,14 @@ async fn mail_to_oneself_arrives(core: Core, _dir: PathBuf) {
 
 #[test]
 fn mail_crosses_cores_and_wakes_sleepers() {
+    mail_crosses_cores(DriverKind::Ring, "ring");
+    mail_crosses_cores(DriverKind::Posix, "posix");
+}
+
+fn mail_crosses_cores(driver: DriverKind, name: &str) {
     let ports: Vec<_> = Mesh::new::<u64>(2, 4).into_iter().map(|p| std::sync::Mutex::new(Some(p))).collect();
     let ports = std::sync::Arc::new(ports);
-    let runtime = start(Config::new(2), move |core| {
+    let runtime = start(Config { driver, ..Config::new(2) }, move |core| {
         let mut port = ports[usize::from(core.id().0)].lock().unwrap().take().unwrap();
         async move {
             port.attach(&core);
@@ -444,7 +456,7 @@ fn mail_crosses_cores_and_wakes_sleepers() {
         }
     });
     let runtime = runtime.unwrap();
-    assert!(runtime.describe().contains("ring"));
+    assert!(runtime.describe().contains(name));
     runtime.join().unwrap();
 }
 

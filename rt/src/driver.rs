@@ -5,6 +5,7 @@
 //! with that completion. A driver never calls into the executor.
 
 pub(crate) mod helped;
+pub(crate) mod posix;
 pub(crate) mod ring;
 pub mod sim;
 pub(crate) mod sockets;

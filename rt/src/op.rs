@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 /// One operation's place in its core's table. The generation tells a late completion from a new operation.
@@ -23,16 +24,17 @@ pub(crate) struct OpKey {
 pub(crate) struct Handle(pub(crate) Rc<Opened>);
 
 pub(crate) enum Opened {
-    Fd(OwnedFd),
+    /// Counted across threads: a helper may hold it while it works.
+    Fd(Arc<OwnedFd>),
     Sim(crate::driver::sim::Token),
 }
 
 impl Handle {
     pub(crate) fn of_fd(fd: OwnedFd) -> Handle {
-        Handle(Rc::new(Opened::Fd(fd)))
+        Handle(Rc::new(Opened::Fd(Arc::new(fd))))
     }
 
-    pub(crate) fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &Arc<OwnedFd> {
         match &*self.0 {
             Opened::Fd(fd) => fd,
             Opened::Sim(_) => panic!("a simulated file was handed to a real driver"),
@@ -131,16 +133,34 @@ impl Op {
 /// What a helper thread brings back; plain values, for handles do not leave their core.
 pub(crate) enum HelperValue {
     Unit,
+    Count(usize),
     Len(u64),
     Fd(OwnedFd),
     Entries(Vec<DirEntry>),
 }
 
-pub(crate) type HelperResult = io::Result<HelperValue>;
+/// What a helper thread found, and what it was lent.
+pub(crate) struct HelperResult {
+    pub(crate) result: io::Result<HelperValue>,
+    pub(crate) back: Back,
+}
 
-pub(crate) fn value_of(helper: HelperValue) -> Value {
+impl From<io::Result<HelperValue>> for HelperResult {
+    fn from(result: io::Result<HelperValue>) -> HelperResult {
+        HelperResult { result, back: Back::Nothing }
+    }
+}
+
+impl HelperResult {
+    pub(crate) fn done(self) -> Done {
+        Done { result: self.result.map(value_of), back: self.back }
+    }
+}
+
+fn value_of(helper: HelperValue) -> Value {
     match helper {
         HelperValue::Unit => Value::Unit,
+        HelperValue::Count(n) => Value::Count(n),
         HelperValue::Len(n) => Value::Len(n),
         HelperValue::Fd(fd) => Value::Handle(Handle::of_fd(fd)),
         HelperValue::Entries(entries) => Value::Entries(entries),

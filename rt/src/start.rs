@@ -2,6 +2,7 @@
 
 use crate::core::{Core, CoreId};
 use crate::driver::Driver;
+use crate::driver::posix::Posix;
 use crate::driver::ring::Ring;
 use crate::offload::Helpers;
 use crate::ready::Ready;
@@ -115,10 +116,7 @@ impl Common {
             DriverKind::Ring => {
                 Box::new(Ring::new(entries, self.clock, ready.clone(), self.helpers.clone())?)
             }
-            DriverKind::Posix => {
-                let text = "the posix driver is not built yet; set [runtime] driver = \"ring\"";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-            }
+            DriverKind::Posix => Box::new(Posix::new(self.clock, ready.clone(), self.helpers.clone())?),
         };
         Ok(Core::new(id, driver, ready, self.config.memory_bytes, self.seed))
     }

@@ -2,14 +2,14 @@
 //! space. Each is a plain blocking call; a dropped future does not stop it.
 
 use crate::file::{DirEntry, Open};
-use crate::op::{Handle, HelperResult, HelperValue, Op};
+use crate::op::{Handle, HelperValue, Op};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::io;
 use std::mem::take;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-pub(crate) type Call = Box<dyn FnOnce() -> HelperResult + Send>;
+pub(crate) type Call = Box<dyn FnOnce() -> io::Result<HelperValue> + Send>;
 
 /// The blocking call for this operation, without what must stay on the core. `None`: not helper work.
 pub(crate) fn call_for(op: &mut Op) -> Option<Call> {
@@ -44,13 +44,13 @@ pub(crate) fn call_for(op: &mut Op) -> Option<Call> {
         Op::Allocate { file, range } => space(file, FallocateFlags::empty(), range.clone()),
         Op::Zero { file, range } => space(file, FallocateFlags::ZERO_RANGE, range.clone()),
         Op::Truncate { file, len } => {
-            let (fd, len) = (file.fd().try_clone(), *len);
-            unit(move || Ok(rustix::fs::ftruncate(&fd?, len)?))
+            let (fd, len) = (file.fd().clone(), *len);
+            unit(move || Ok(rustix::fs::ftruncate(&fd, len)?))
         }
         Op::Len { file } => {
-            let fd = file.fd().try_clone();
+            let fd = file.fd().clone();
             Box::new(move || {
-                let stat = rustix::fs::fstat(&fd?)?;
+                let stat = rustix::fs::fstat(&fd)?;
                 Ok(HelperValue::Len(u64::try_from(stat.st_size).unwrap_or(0)))
             })
         }
@@ -82,13 +82,13 @@ fn on_path(path: &mut std::path::PathBuf, f: impl FnOnce(&Path) -> io::Result<()
 }
 
 fn space(file: &Handle, flags: FallocateFlags, range: std::ops::Range<u64>) -> Call {
-    let fd = file.fd().try_clone();
+    let fd = file.fd().clone();
     unit(move || {
         let len = range.end.saturating_sub(range.start);
         if len == 0 {
             return Ok(());
         }
-        Ok(rustix::fs::fallocate(&fd?, flags, range.start, len)?)
+        Ok(rustix::fs::fallocate(&fd, flags, range.start, len)?)
     })
 }
 

@@ -10,12 +10,13 @@ mod setup;
 
 use crate::driver::{Driver, Wait, helped, sockets};
 use crate::offload::Helpers;
-use crate::op::{Done, Handle, HelperResult, Op, OpKey, Value, value_of};
+use crate::op::{Done, Handle, HelperResult, Op, OpKey, Value};
 use crate::ready::Ready;
 use crate::stats::Stats;
 use crate::time::{Clock, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 use prepare::Pinned;
+use rustix::net::SocketFlags;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -168,7 +169,7 @@ impl Ring {
         for (key, result) in self.returns.drain(..) {
             let flight = self.in_flight[key.index as usize].take();
             let flight = flight.expect("a return belongs to an operation");
-            done.push((key, flight.op.done(result.map(value_of))));
+            done.push((key, flight.op.done(result.done().result)));
         }
     }
 }
@@ -184,7 +185,7 @@ impl Driver for Ring {
 
     fn submit(&mut self, key: OpKey, mut op: Op) {
         if let Op::Listen { addr, shared } = &op {
-            let result = sockets::listen(*addr, *shared);
+            let result = sockets::listen(*addr, *shared, SocketFlags::empty());
             return self.finished.push((key, op.done(result)));
         }
         match helped::call_for(&mut op) {
@@ -193,7 +194,7 @@ impl Driver for Ring {
                 self.stats.helped += 1;
                 self.hold(key, InFlight { op, pinned: None, helped: true });
                 let ready = self.ready.clone();
-                self.helpers.run(Box::new(move || ready.push_return(key, call())));
+                self.helpers.run(Box::new(move || ready.push_return(key, call().into())));
             }
         }
     }

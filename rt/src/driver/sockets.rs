@@ -9,16 +9,17 @@ use std::os::fd::OwnedFd;
 /// Connections the kernel holds for us before they are accepted.
 const BACKLOG: i32 = 1024;
 
-pub(crate) fn stream_for(addr: &SocketAddr) -> io::Result<OwnedFd> {
+/// `extra`: NONBLOCK for the driver that waits by epoll; the ring waits by itself.
+pub(crate) fn stream_for(addr: &SocketAddr, extra: SocketFlags) -> io::Result<OwnedFd> {
     let family = match addr {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | extra, None)?)
 }
 
-pub(crate) fn listen(addr: SocketAddr, shared: bool) -> io::Result<Value> {
-    let socket = stream_for(&addr)?;
+pub(crate) fn listen(addr: SocketAddr, shared: bool, extra: SocketFlags) -> io::Result<Value> {
+    let socket = stream_for(&addr, extra)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if shared {
         sockopt::set_socket_reuseport(&socket, true)?;

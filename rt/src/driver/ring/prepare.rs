@@ -5,6 +5,7 @@ use crate::driver::sockets;
 use crate::file::{Sync, VECTORS_MAX};
 use crate::op::{Handle, Op, Value};
 use io_uring::{opcode, squeue, types};
+use rustix::net::SocketFlags;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -103,7 +104,7 @@ fn send(socket: &Handle, data: &[Slice]) -> io::Result<Prepared> {
 }
 
 fn connect(addr: SocketAddr) -> io::Result<Prepared> {
-    let socket = sockets::stream_for(&addr)?;
+    let socket = sockets::stream_for(&addr, SocketFlags::empty())?;
     let raw = types::Fd(socket.as_raw_fd());
     let mut pinned = Pinned::of_vectors(Vec::new());
     pinned.socket = Some(socket);

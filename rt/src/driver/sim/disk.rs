@@ -246,6 +246,9 @@ impl SimDisk {
         state.names.get(from).ok_or(errno(libc::ENOENT))?;
         state.parent_is_there(to)?;
         if from != to {
+            if let Ok(replaced) = state.file(to) {
+                state.give_back_space(replaced);
+            }
             state.names.rename(from, to);
         }
         Ok(())
@@ -253,14 +256,18 @@ impl SimDisk {
 
     pub(super) fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
-        state.file(path)?;
+        let id = state.file(path)?;
         state.names.remove(path);
+        state.give_back_space(id);
         Ok(())
     }
 
     pub(super) fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         state.dir(path)?;
+        let files = state.names.files().filter(|(p, _)| p.starts_with(path));
+        let ids: Vec<InodeId> = files.map(|(_, id)| id).collect();
+        ids.into_iter().for_each(|id| state.give_back_space(id));
         let mut below = state.names.below(path);
         below.reverse();
         below.iter().for_each(|p| state.names.remove(p));
@@ -379,6 +386,11 @@ impl State {
 
     fn parent_is_there(&self, path: &Path) -> io::Result<()> {
         path.parent().map_or(Ok(()), |parent| self.dir(parent))
+    }
+
+    /// At once, though a real file keeps its blocks until the last handle is gone.
+    fn give_back_space(&mut self, id: InodeId) {
+        self.free_pages += self.inode(id).release();
     }
 
     fn take_space(&mut self, id: InodeId, range: &Range<u64>) -> io::Result<()> {

@@ -86,6 +86,11 @@ impl Inode {
         self.allocated.len() as u64
     }
 
+    /// The file is unlinked: how many pages that frees.
+    pub(super) fn release(&mut self) -> u64 {
+        std::mem::take(&mut self.allocated).len() as u64
+    }
+
     /// Pages this range would newly occupy.
     pub(super) fn pages_missing(&self, range: &Range<u64>) -> u64 {
         parts(range.clone()).filter(|(page, _)| !self.allocated.contains(page)).count() as u64
