@@ -31,6 +31,7 @@ from wire import (API_VERSIONS, FETCH, METADATA, PRODUCE, Closed, Connection, ar
 REQUEST_BYTES_MAX = 104_857_600
 FILES_SPARE = 200
 CORRUPT, UNKNOWN_TOPIC, TOO_LARGE, INVALID_ACKS, UNSUPPORTED_VERSION, INVALID_REQUEST, UNSUPPORTED_CODEC, INVALID_RECORD = 2, 3, 10, 21, 35, 42, 76, 87
+OUT_OF_ORDER, OLD_EPOCH = 45, 47
 CATCH_ALL = -1
 
 CASES = []
@@ -289,6 +290,36 @@ def acks_zero(w):
         while c.fetch(topic, 0)[1] != 5:
             check(time.monotonic() < deadline, True, "five records in time")
     closes_on(w, frame(header(PRODUCE, 7, 1) + produce_body(f"{topic}-never-made", batch(), acks=0)))
+
+
+@case("sequences: duplicates are acknowledged once, gaps and old epochs refused, a new epoch starts over")
+def sequences(w):
+    topic = w.topic("sequences")
+    with w.connect() as c:
+        producer = c.new_producer_id()
+
+        def send(sequence, count=2, epoch=0):
+            return c.produce(topic, batch([b"s"] * count, producer_id=producer, producer_epoch=epoch, base_sequence=sequence))
+
+        check([send(s) for s in (0, 2, 4, 6, 8, 10)], [(0, s) for s in (0, 2, 4, 6, 8, 10)], "in sequence")
+        check([send(s) for s in (10, 8, 6, 4, 2)], [(0, s) for s in (10, 8, 6, 4, 2)], "each of the last five again")
+        check(send(0)[0], OUT_OF_ORDER, "older than the last five")
+        check(send(10, count=1)[0], OUT_OF_ORDER, "a part of the last one")
+        check(send(14)[0], OUT_OF_ORDER, "a gap")
+        check(send(5, epoch=1)[0], OUT_OF_ORDER, "a new epoch that does not start at 0")
+        check(send(0, epoch=1), (0, 12), "a new epoch")
+        check(send(12)[0], OLD_EPOCH, "the old epoch")
+        check(send(10)[0], OLD_EPOCH, "a former duplicate in the old epoch")
+        check(c.produce(topic, batch([b"s"], producer_id=producer + 1000, producer_epoch=3, base_sequence=77)), (0, 14), "an unknown producer's first")
+        check(c.fetch(topic, 0)[1], 15, "records in the log")
+
+
+@case("a sequence wraps from 2147483647 to 0")
+def sequence_wrap(w):
+    topic, last = w.topic("wrap"), 2147483647
+    with w.connect() as c:
+        for at, (sequence, count) in enumerate([(last - 1, 1), (last, 1), (0, 1), (1, 1)]):
+            check(c.produce(topic, batch([b"s"] * count, producer_id=7_000_000, producer_epoch=0, base_sequence=sequence)), (0, at), f"sequence {sequence}")
 
 
 @case("fetch of a negative offset, past the end, an unknown topic; a limit of zero and of 2^31-1 bytes")

@@ -6,8 +6,9 @@ fields are spoken, but for ApiVersions 3. All integers are big-endian.
 
 import socket
 import struct
+import time
 
-PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS, CREATE_TOPICS = 0, 1, 2, 3, 18, 19
+PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS, CREATE_TOPICS, INIT_PRODUCER_ID = 0, 1, 2, 3, 18, 19, 22
 ANSWER_SECONDS_MAX = 15
 
 
@@ -160,6 +161,18 @@ class Connection:
         at += 22 + 16 * max(aborted, 0)
         size = struct.unpack(">i", got[at:at + 4])[0]
         return error, high_watermark, got[at + 4:at + 4 + max(size, 0)]
+
+    def new_producer_id(self):
+        """A producer id, epoch 0. InitProducerId 0. A broker that has just started may be loading its ids: error 14."""
+        for _ in range(100):
+            got = self.ask(INIT_PRODUCER_ID, 0, string(None) + i32(60_000))
+            error, producer_id, epoch = struct.unpack(">hqh", got[4:16])
+            if error != 14:
+                break
+            time.sleep(0.05)
+        if (error, epoch) != (0, 0):
+            raise AssertionError(f"InitProducerId: error {error}, epoch {epoch}")
+        return producer_id
 
     def create_topic(self, topic, partitions=1, configs=()):
         """The error code. CreateTopics 2."""
