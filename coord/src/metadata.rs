@@ -31,6 +31,7 @@ use engine::ids::{PartitionId, TopicId};
 
 pub use command::Command;
 pub use image::{Broker, Image, Listener, NodeId, Partition, Topic};
+pub use topic_name::is_legal as is_legal_topic_name;
 
 use crate::error_code::{ErrorCode, Refusal};
 use crate::producer_ids::Allocator;

@@ -15,6 +15,7 @@
 //! - impossible input (a commit index past the log, a message from itself) panics inside: checked in `step` and `new`;
 //! - election timeouts come from a thread's random generator: fixed here, the jitter is an argument of `tick`.
 
+mod error;
 mod proposals;
 mod storage;
 mod types;
@@ -26,6 +27,7 @@ use raft::eraftpb::{
 };
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 
+pub use error::{ProposeError, RestoreError, StepError};
 pub use proposals::{Outcome, Proposals};
 pub use raft::eraftpb::Message;
 pub use types::{Durable, Entry, EntryKind, HardState, Snapshot, Voters, raft_id};
@@ -95,51 +97,6 @@ pub struct Read {
 pub struct ProposalId {
     pub index: u64,
     pub term: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProposeError {
-    /// Another node leads, if it is known.
-    NotLeader {
-        leader: Option<u64>,
-    },
-    /// This leader has not committed in its own term yet: its state may lack what is already decided.
-    NotReady,
-    TooLarge,
-    /// Too much is uncommitted: wait.
-    Busy,
-    /// A change of the voters is under way.
-    ChangePending,
-    /// The change would leave no voter, or names a node twice.
-    InvalidChange,
-}
-
-/// A message that no correct peer sends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StepError {
-    NotForUs,
-    Forwarded,
-    Local,
-    /// It contradicts what is committed here.
-    Contradiction,
-    UnknownPeer,
-}
-
-/// What was read from disk cannot be the state of a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RestoreError {
-    /// The log does not begin right behind the snapshot, or has a hole or a term that falls.
-    Gap {
-        index: u64,
-    },
-    /// More was committed than the log holds: acknowledged decisions are missing.
-    CommitPastEnd {
-        commit: u64,
-        last: u64,
-    },
-    /// The snapshot names no voters, or impossible ones.
-    Voters,
-    Raft(String),
 }
 
 /// A change of who votes. Several at once go through a joint configuration.
@@ -395,9 +352,10 @@ impl Node {
         committed.iter().map(Entry::from_raft).collect()
     }
 
-    /// The write of that number is on stable media. Returns the messages that may leave now.
+    /// The write of that number is on stable media. Returns the messages that may leave now. Effects without a write
+    /// need no call; it does nothing then.
     pub fn persisted(&mut self, number: u64) -> Vec<Message> {
-        let (out, messages) = self.writing.take().expect("a write is out");
+        let Some((out, messages)) = self.writing.take() else { return Vec::new() };
         assert!(out == number, "writes are persisted in order");
         self.raw.on_persist_ready(number);
         messages
@@ -419,7 +377,19 @@ impl Node {
         (long || store.snapshot_wanted()) && entries > 0 && self.applied >= store.voters_since()
     }
 
-    /// The snapshot of the state at the applied index. Make it durable, then call `compacted` with its index.
+    /// The hard state that belongs beside a snapshot of the applied index.
+    pub fn hard_state(&self) -> HardState {
+        HardState { commit: self.durable.commit.max(self.applied), ..self.durable }
+    }
+
+    /// The entries that a snapshot of the applied index does not cover: a log that starts anew from the snapshot must
+    /// hold them, too. Empty where everything proposed was applied.
+    pub fn entries_after_applied(&self) -> Vec<Entry> {
+        self.raw.store().entries_after(self.applied).map(Entry::from_raft).collect()
+    }
+
+    /// The snapshot of the state at the applied index. Make it durable, with `hard_state` and
+    /// `entries_after_applied`, while no other write is out; then give it to `compacted`.
     pub fn snapshot(&self, data: Vec<u8>) -> Snapshot {
         let store = self.raw.store();
         assert!(

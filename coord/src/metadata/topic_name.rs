@@ -23,6 +23,11 @@ pub fn validate(name: &str) -> Result<(), String> {
     Err(format!("Topic name is invalid: {why}"))
 }
 
+/// Whether a topic may have that name.
+pub fn is_legal(name: &str) -> bool {
+    validate(name).is_ok()
+}
+
 /// Names that differ only in `.` and `_` collide: metrics cannot tell them apart. `None` where nothing can collide.
 pub fn collision_key(name: &str) -> Option<String> {
     name.contains(['.', '_']).then(|| name.replace('.', "_"))

@@ -105,6 +105,10 @@ impl MirrorStorage {
         self.entries.extend_from_slice(entries);
     }
 
+    pub fn entries_after(&self, index: u64) -> impl Iterator<Item = &eraftpb::Entry> {
+        self.entries.iter().filter(move |entry| entry.index > index)
+    }
+
     fn position(&self, index: u64) -> Option<usize> {
         usize::try_from(index.checked_sub(self.snapshot.index + 1)?).ok()
     }
