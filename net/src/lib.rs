@@ -12,6 +12,7 @@ pub mod client;
 pub mod connection;
 pub mod error_code;
 pub mod frame;
+pub mod fuzz;
 pub mod header;
 pub mod messages;
 pub mod wire;

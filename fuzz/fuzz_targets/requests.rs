@@ -1,0 +1,5 @@
+//! The content of a frame: a request header and a body. `cargo +nightly fuzz run requests`
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| net::fuzz::requests(bytes));
