@@ -462,16 +462,26 @@ fn mail_crosses_cores(driver: DriverKind, name: &str) {
 
 #[test]
 fn an_idle_core_sleeps() {
-    let enters = block_on_one(Config::default(), |core| async move {
-        let before = core.stats().enters;
-        core.sleep(Duration::from_millis(50)).await;
-        core.stats().enters - before
-    });
-    assert!(enters.unwrap() <= 3);
+    for driver in [DriverKind::Ring, DriverKind::Posix] {
+        let config = Config { driver, ..Config::default() };
+        let enters = block_on_one(config, |core| async move {
+            let before = core.stats().enters;
+            core.sleep(Duration::from_millis(50)).await;
+            core.stats().enters - before
+        });
+        assert!(enters.unwrap() <= 3);
+    }
 }
 
 #[test]
 fn a_panic_of_main_is_reported() {
     let runtime = start(Config::new(1), |_core| async { panic!("main fell") }).unwrap();
     assert_eq!(runtime.join().unwrap_err().message, "main fell");
+}
+
+#[test]
+fn auto_says_what_it_took() {
+    let config = Config { driver: DriverKind::Auto, ..Config::default() };
+    let described = block_on_one(config, |core| async move { core.describe() }).unwrap();
+    assert!(described.starts_with("ring") || described.contains("because"), "{described}");
 }

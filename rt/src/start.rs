@@ -24,6 +24,8 @@ pub struct CoreConfig {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverKind {
+    /// `Ring` where the host allows it, else `Posix`; `Runtime::describe` says which, and why.
+    Auto,
     /// io_uring.
     Ring,
     /// epoll and a few threads: where io_uring is forbidden.
@@ -45,7 +47,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// So many unpinned cores with 64 MiB each on the ring driver.
+    /// So many unpinned cores with 64 MiB each on the best driver the host allows.
     pub fn new(cores: usize) -> Config {
         Config { cores: vec![CoreConfig::default(); cores], ..Config::default() }
     }
@@ -55,7 +57,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             cores: vec![CoreConfig::default()],
-            driver: DriverKind::Ring,
+            driver: DriverKind::Auto,
             memory_bytes: 64 << 20,
             seed: None,
             ring_entries: 1024,
@@ -111,14 +113,22 @@ impl Common {
         let id = CoreId(u16::try_from(index).expect("at most 65,536 cores"));
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let ready = Ready::new(Some(bell));
-        let entries = self.config.ring_entries;
-        let driver: Box<dyn Driver> = match self.config.driver {
-            DriverKind::Ring => {
-                Box::new(Ring::new(entries, self.clock, ready.clone(), self.helpers.clone())?)
-            }
-            DriverKind::Posix => Box::new(Posix::new(self.clock, ready.clone(), self.helpers.clone())?),
-        };
+        let driver = self.driver(self.config.driver, &ready)?;
         Ok(Core::new(id, driver, ready, self.config.memory_bytes, self.seed))
+    }
+
+    fn driver(&self, kind: DriverKind, ready: &Arc<Ready>) -> io::Result<Box<dyn Driver>> {
+        let (clock, helpers) = (self.clock, self.helpers.clone());
+        let posix = |why| Posix::new(clock, ready.clone(), self.helpers.clone(), why);
+        let ring = || Ring::new(self.config.ring_entries, clock, ready.clone(), helpers);
+        Ok(match kind {
+            DriverKind::Posix => Box::new(posix(None)?),
+            DriverKind::Ring => Box::new(ring()?),
+            DriverKind::Auto => match ring() {
+                Ok(ring) => Box::new(ring),
+                Err(e) => Box::new(posix(Some(e.to_string()))?),
+            },
+        })
     }
 }
 

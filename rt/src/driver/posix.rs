@@ -42,6 +42,8 @@ pub(crate) struct Posix {
     finished: Vec<(OpKey, Done)>,
     returns: Vec<(OpKey, HelperResult)>,
     stats: Stats,
+    /// Why it runs, where another driver was tried first.
+    why: Option<String>,
 }
 
 /// One attempt at a socket operation.
@@ -51,7 +53,12 @@ enum Attempt {
 }
 
 impl Posix {
-    pub(crate) fn new(clock: Clock, ready: Arc<Ready>, helpers: Arc<Helpers>) -> io::Result<Posix> {
+    pub(crate) fn new(
+        clock: Clock,
+        ready: Arc<Ready>,
+        helpers: Arc<Helpers>,
+        why: Option<String>,
+    ) -> io::Result<Posix> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(bell) = ready.bell() {
             // By edges, so the eventfd need not be read: every ring is an edge.
@@ -69,6 +76,7 @@ impl Posix {
             finished: Vec::new(),
             returns: Vec::new(),
             stats: Stats::default(),
+            why,
         })
     }
 
@@ -256,7 +264,11 @@ impl Driver for Posix {
     }
 
     fn describe(&self) -> String {
-        "posix (epoll; files by helper threads): for hosts without io_uring, slower".to_string()
+        let what = "posix (epoll; files by helper threads: about one more thread hop per read and write)";
+        match &self.why {
+            Some(why) => format!("{what}, because {why}"),
+            None => what.to_string(),
+        }
     }
 }
 
@@ -278,7 +290,12 @@ fn write(fd: &OwnedFd, data: Vec<Slice>, pos: u64, sync: Sync) -> HelperResult {
 
 fn try_socket(waiting: &mut Waiting) -> Attempt {
     if let Some(socket) = waiting.connecting.take() {
+        // Reading the error clears it: once only.
         return match sockopt::socket_error(&socket) {
+            Ok(Ok(())) if rustix::net::getpeername(&socket).err() == Some(Errno::NOTCONN) => {
+                waiting.connecting = Some(socket);
+                Attempt::WouldBlock
+            }
             Ok(Ok(())) => Attempt::Done(sockets::connected(socket)),
             Ok(Err(e)) | Err(e) => Attempt::Done(Err(e.into())),
         };

@@ -4,6 +4,9 @@
 use io_uring::IoUring;
 use std::io;
 
+/// Kernel threads for what cannot be done without blocking (XFS sends it writes that touch the mtime).
+const WORKERS_MAX: u32 = 8;
+
 struct Attempt {
     name: &'static str,
     single_issuer: bool,
@@ -39,6 +42,8 @@ pub(super) fn build(entries: u32) -> io::Result<(IoUring, String)> {
         match build_one(entries, attempt) {
             Ok(ring) => {
                 check_features(&ring)?;
+                // Best effort: kernels before 5.15 choose by themselves.
+                let _ = ring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX]);
                 return Ok((ring, attempt.name.to_string()));
             }
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = Some(e),
