@@ -443,4 +443,6 @@ fn config(id: u64, applied: u64) -> Config {
 }
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod tests;
