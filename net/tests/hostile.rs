@@ -2,6 +2,7 @@
 //! Nothing may panic, and nothing may allocate more than the decode budget allows.
 
 mod golden_rows;
+mod watched;
 
 use golden_rows::{Row, rows};
 use net::api::{Api, Visitor};
@@ -9,38 +10,14 @@ use net::frame::{Cut, FrameCutter};
 use net::header::RequestHeader;
 use net::messages;
 use net::wire::{DECODE_BYTES_MAX, Decode, Encode, Reader, Writer};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// The system's allocator, remembering the largest request of this thread.
-struct Watched;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.with(|largest| largest.set(largest.get().max(layout.size())));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the memory came from `alloc` with this layout.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Watched = Watched;
+use watched::allocations;
 
 /// The largest single allocation while `work` runs.
 fn largest_allocation(work: impl FnOnce()) -> usize {
-    LARGEST.set(0);
-    work();
-    LARGEST.get()
+    let seen = allocations(work);
+    // What a message's arrays occupy together is bounded too; twice, for what the writer makes of it again.
+    assert!(seen.total <= 2 * DECODE_BYTES_MAX, "{seen:?}");
+    seen.largest
 }
 
 /// Decodes; what can be decoded must be encodable again and then come back as it is.
