@@ -69,8 +69,8 @@ fn one_batch(batch: &Batch<'_>, states: &mut ProducerStates) {
     }
     if !header_is_good || states.check(batch) == Ok(Check::InSequence) {
         states.apply(batch);
+        assert!(states.covered_end() >= batch.next_offset());
     }
-    assert!(states.covered_end() >= batch.next_offset());
     // It may be refused, because hostile offsets need not rise; it may not panic.
     let _ = ProducerStates::decode(&states.encode(), Offset(i64::MAX));
     let _ = states.clone().truncate(batch.base_offset());
