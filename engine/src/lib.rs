@@ -14,6 +14,7 @@ pub mod log;
 pub mod murmur2;
 pub mod names;
 pub mod producers;
+pub mod raft_log;
 pub mod retention;
 pub mod segment;
 pub mod space;

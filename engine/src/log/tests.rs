@@ -1,6 +1,7 @@
 //! The log on the real driver and on the simulated disk.
 
 mod basics;
+mod crash;
 
 use super::*;
 use crate::batch::build::BatchBuilder;

@@ -1,0 +1,255 @@
+//! Lives of one log on the simulated disk, each ended by a power cut, and what must hold in the next.
+//!
+//! Checked at every start: what was acknowledged is there and is what it was; (epoch, offset) never names two contents;
+//! nothing that an earlier recovery removed comes back.
+
+use super::*;
+use crate::folder::Folder;
+use crate::store::{OpenPartition, Store};
+use rt::Class;
+use rt::sim::{CrashPlan, Sim, SimConfig, SimDisk, Stopped};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Appends of one life; most lives are cut short.
+const APPENDS: u32 = 24;
+const WRITERS: u32 = 4;
+
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub faults: Faults,
+    pub durability: Durability,
+    pub plan: CrashPlan,
+    /// Acknowledged records must survive the plan under this durability.
+    pub keeps: bool,
+    pub lives: u32,
+}
+
+impl Setup {
+    pub(super) fn fsync(plan: CrashPlan) -> Setup {
+        Setup { faults: Faults::default(), durability: Durability::Fsync, plan, keeps: true, lives: 6 }
+    }
+}
+
+/// What was promised, over all lives.
+#[derive(Default)]
+struct Model {
+    acked: BTreeMap<i64, (i32, Vec<u8>)>,
+    assigned: BTreeMap<(i32, i64), Vec<u8>>,
+    /// Per life: its epoch, and where the log ended when it began.
+    begun: Vec<(i32, i64)>,
+    violation: Option<String>,
+}
+
+impl Model {
+    fn fail(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    fn assign(&mut self, epoch: i32, offset: i64, value: Vec<u8>) {
+        if let Some(before) = self.assigned.insert((epoch, offset), value.clone())
+            && before != value
+        {
+            self.fail(format!("epoch {epoch}, offset {offset} was given twice"));
+        }
+    }
+
+    fn check(&mut self, epoch: i32, end: i64, found: &[(i64, i32, Vec<u8>)], keeps: bool) {
+        for (at, (offset, batch_epoch, value)) in found.iter().enumerate() {
+            if *offset != at as i64 {
+                return self.fail(format!("offset {offset} where {at} belongs"));
+            }
+            if self.assigned.get(&(*batch_epoch, *offset)) != Some(value) {
+                return self.fail(format!("epoch {batch_epoch}, offset {offset} is not what was appended"));
+            }
+            let revived = self.begun.iter().any(|(later, end)| later > batch_epoch && offset >= end);
+            if revived {
+                return self.fail(format!("epoch {batch_epoch}, offset {offset} came back"));
+            }
+        }
+        let lost = self.acked.iter().find(|(offset, (epoch, value))| {
+            found.get(**offset as usize).is_none_or(|(_, e, v)| (e, v) != (epoch, value))
+        });
+        match lost {
+            Some((offset, _)) if keeps => {
+                let offset = *offset;
+                self.fail(format!("acknowledged offset {offset} is gone; the log ends at {end}"));
+            }
+            Some(_) => self.acked.retain(|offset, _| *offset < end),
+            None => {}
+        }
+        self.begun.push((epoch, end));
+    }
+}
+
+fn partition(setup: &Setup, epoch: i32) -> OpenPartition {
+    OpenPartition {
+        id: PartitionId { topic: TopicId([7; 16]), index: 0 },
+        topic_name: "orders".into(),
+        config: LogConfig {
+            after_max_ms: i64::MAX,
+            segment_bytes: 30_000,
+            durability: setup.durability,
+            ..LogConfig::default()
+        },
+        epoch: LeaderEpoch(epoch),
+    }
+}
+
+/// 700 bytes that no other append has, none of them zero.
+fn value(epoch: i32, writer: u32, n: u32) -> Vec<u8> {
+    let mut value = format!("{epoch}/{writer}/{n}").into_bytes();
+    value.resize(700, b'x');
+    value
+}
+
+async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
+    let opened = Folder::open(&core, Path::new("/data/broker"), 1).await;
+    let (folder, _lock) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return model.borrow_mut().fail(format!("the folder does not open: {error}")),
+    };
+    let store = Store::with_faults(&core, Arc::new(folder), Limits::default(), setup.faults);
+    let log = match store.open_log(partition(&setup, epoch)).await {
+        Ok(log) => log,
+        Err(error) => return model.borrow_mut().fail(format!("the log does not open: {error}")),
+    };
+    let found = match try_read_all(&log).await {
+        Ok(found) => found,
+        Err(why) => return model.borrow_mut().fail(why),
+    };
+    model.borrow_mut().check(log.leader_epoch().0, log.log_end_offset().0, &found, setup.keeps);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| core.spawn(Class::Produce, write(log.clone(), epoch, writer, model.clone())))
+        .collect();
+    for (at, writer) in writers.into_iter().enumerate() {
+        writer.await.expect("a writer does not panic");
+        if at == 1 && core.random_u64() & 1 == 0 {
+            let _ = store.checkpoint().await;
+        }
+    }
+    if core.random_u64() & 3 == 0 {
+        store.close().await.expect("closes");
+        store.folder().mark_clean(&core).await.expect("marks");
+    }
+}
+
+async fn write(log: Log, epoch: i32, writer: u32, model: Rc<RefCell<Model>>) {
+    for n in 0..APPENDS {
+        let value = value(epoch, writer, n);
+        let Ok(appended) = log.append(produced(&value), AppendKind::Client).await else { return };
+        let (epoch, offset) = (log.leader_epoch().0, appended.base_offset.0);
+        model.borrow_mut().assign(epoch, offset, value.clone());
+        if log.committed(appended.last_offset).await.is_err() {
+            return;
+        }
+        model.borrow_mut().acked.insert(offset, (epoch, value));
+    }
+}
+
+async fn try_read_all(log: &Log) -> Result<Vec<(i64, i32, Vec<u8>)>, String> {
+    let mut at = Offset(0);
+    while at < log.high_watermark() {
+        let out =
+            log.read(at, 1 << 20, true, log.high_watermark()).await.map_err(|e| format!("{e:?} at {at}"))?;
+        let bytes: Vec<u8> = out.slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        if out.next <= at || batch::batches(&bytes).any(|b| !b.is_ok_and(|b| b.crc_is_valid())) {
+            return Err(format!("no valid batch at {at}"));
+        }
+        at = out.next;
+    }
+    Ok(read_all(log, Offset(0)).await)
+}
+
+/// Lives until something breaks. The disk survives each; everything else goes with it.
+pub(super) fn lives(seed: u64, setup: Setup) -> Result<(), String> {
+    let model = Rc::new(RefCell::new(Model::default()));
+    let mut disk = SimDisk::new();
+    let mut random = seed;
+    for number in 0..setup.lives {
+        let config = SimConfig { memory_bytes: 16 << 20, ..SimConfig::default() };
+        let sim = Sim::with_disk(seed ^ u64::from(number), config, disk.clone());
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        disk.crash_at_op(disk.op_count() + 1 + (random >> 33) % 70);
+        let epoch = number as i32 + 1;
+        let ended = sim.run(|core| life(core, setup, epoch, model.clone()));
+        if let Err(stopped) = ended
+            && stopped != Stopped::Crashed
+        {
+            return Err(format!("life {number} ended with {stopped:?}"));
+        }
+        if let Some(violation) = model.borrow_mut().violation.take() {
+            return Err(format!("life {number}: {violation}"));
+        }
+        disk = sim.crash(setup.plan);
+    }
+    Ok(())
+}
+
+/// No seed breaks it.
+pub(super) fn holds(setup: Setup, seeds: u64) {
+    for seed in 1..=seeds {
+        if let Err(why) = lives(seed, setup) {
+            panic!("seed {seed}: {why}");
+        }
+    }
+}
+
+/// Some seed shows that this variant is broken.
+pub(super) fn is_caught(setup: Setup, seeds: u64) -> String {
+    let found = (1..=seeds).find_map(|seed| lives(seed, setup).err());
+    found.expect("the suite notices this fault")
+}
+
+const PLANS: [CrashPlan; 4] = [
+    CrashPlan::STRICT,
+    CrashPlan::RANDOM,
+    CrashPlan { sector_bytes: 4096, ..CrashPlan::RANDOM },
+    CrashPlan::KILLED,
+];
+
+#[test]
+fn what_fsync_acknowledged_survives_every_power_cut() {
+    PLANS.into_iter().for_each(|plan| holds(Setup::fsync(plan), 20));
+}
+
+#[test]
+fn what_write_acknowledged_survives_the_death_of_the_process() {
+    let durability = Durability::Write { flush_messages: 10, flush_ms: 0 };
+    holds(Setup { durability, ..Setup::fsync(CrashPlan::KILLED) }, 20);
+}
+
+#[test]
+fn hazard_a1_an_epoch_and_offset_never_name_two_contents() {
+    let durability = Durability::Write { flush_messages: 0, flush_ms: 0 };
+    let setup = Setup { durability, keeps: false, ..Setup::fsync(CrashPlan::RANDOM) };
+    holds(setup, 25);
+    let faults = Faults { resume_old_epoch: true, ..Faults::default() };
+    let caught = is_caught(Setup { faults, ..setup }, 60);
+    assert!(caught.contains("given twice") || caught.contains("not what was appended"), "{caught}");
+}
+
+#[test]
+fn hazard_a2_what_recovery_removed_never_comes_back() {
+    let faults = Faults { no_zeroing: true, ..Faults::default() };
+    is_caught(Setup { faults, lives: 12, ..Setup::fsync(CrashPlan::RANDOM) }, 200);
+}
+
+#[test]
+fn hazard_a5_nothing_is_acknowledged_under_a_name_that_may_go() {
+    let faults = Faults { skip_dir_sync: true, ..Faults::default() };
+    is_caught(Setup { faults, ..Setup::fsync(CrashPlan::STRICT) }, 40);
+}
+
+#[test]
+fn a_log_that_does_not_flush_is_caught() {
+    let faults = Faults { skip_flush: true, ..Faults::default() };
+    is_caught(Setup { faults, ..Setup::fsync(CrashPlan::STRICT) }, 40);
+}
+
+#[test]
+fn a_recovery_that_believes_wrong_checksums_is_caught() {
+    let faults = Faults { skip_crc: true, ..Faults::default() };
+    is_caught(Setup { faults, ..Setup::fsync(CrashPlan::RANDOM) }, 200);
+}
