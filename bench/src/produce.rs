@@ -94,8 +94,8 @@ pub async fn write(
             let records = run.counts.total_acked.get();
             let bytes = records * plans.load.record_size as u64;
             progress.show(now - run.start_ns(), now, records, bytes, &more);
-            run.flush_ledger();
         }
+        run.flush_ledger();
         if run.has_sent_all() {
             break;
         }

@@ -126,10 +126,11 @@ impl Report {
     }
 
     fn rates(&self, table: &mut Table) {
-        table.line(
-            "records",
-            &format!("{} in {:.2} s, {} batches", grouped(self.records), self.seconds, grouped(self.batches)),
-        );
+        let mut records = format!("{} in {:.2} s", grouped(self.records), self.seconds);
+        if self.batches > 0 {
+            records += &format!(", {} batches", grouped(self.batches));
+        }
+        table.line("records", &records);
         table.line(
             "rate",
             &format!(

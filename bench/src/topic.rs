@@ -191,17 +191,26 @@ pub async fn offsets(
 /// A producer id for one idempotent producer.
 pub async fn producer_id(link: &mut Link) -> Result<Producer, Error> {
     let request = init_producer_id::InitProducerIdRequest {
+        transactional_id: None,
         transaction_timeout_ms: i32::MAX,
         producer_id: -1,
         producer_epoch: -1,
         ..Default::default()
     };
-    let answer = link.call(&request).await?;
-    let body = answer.body::<init_producer_id::Api>()?;
-    if body.error_code != 0 {
-        return Err(Error::Protocol(format!("InitProducerId: {}", describe_code(body.error_code))));
+    let core = link.core().clone();
+    let give_up_at = core.now() + LEADERS_WAIT;
+    loop {
+        let answer = link.call(&request).await?;
+        let body = answer.body::<init_producer_id::Api>()?;
+        if body.error_code == 0 {
+            return Ok(Producer { id: ProducerId(body.producer_id), epoch: body.producer_epoch });
+        }
+        let may_pass = ErrorCode::from_i16(body.error_code).is_some_and(ErrorCode::is_retriable);
+        if !may_pass || core.now() >= give_up_at {
+            return Err(Error::Protocol(format!("InitProducerId: {}", describe_code(body.error_code))));
+        }
+        core.sleep(LEADERS_POLL).await;
     }
-    Ok(Producer { id: ProducerId(body.producer_id), epoch: body.producer_epoch })
 }
 
 pub fn describe_code(code: i16) -> String {
