@@ -53,6 +53,7 @@ suite![
     a_large_send_arrives_whole,
     shutdown_ends_a_pending_receive,
     dropping_a_stream_ends_the_other_side,
+    closing_with_unread_bytes_resets,
     nobody_listening_refuses,
     sleeps_end_in_order,
     a_dropped_receive_keeps_its_buffer_until_done,
@@ -305,8 +306,18 @@ async fn a_dropped_receive_keeps_its_buffer_until_done(core: Core, _dir: PathBuf
         core.yield_now().await;
     }
     assert_eq!(core.stats().cancelled, 1);
+    // It may have taken bytes off the stream: the next receive must not pretend otherwise.
     client.send(vec![Slice::from_static(b"after")]).await.unwrap();
-    assert_eq!(receive(&core, &server, 5).await, b"after");
+    let refused = server.recv(buffer(&core, 10), 0..10).await.0.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionAborted);
+}
+
+async fn closing_with_unread_bytes_resets(core: Core, _dir: PathBuf) {
+    let (client, server) = pair(&core).await;
+    client.send(vec![Slice::from_static(b"unread")]).await.unwrap();
+    drop(server);
+    let reset = client.recv(buffer(&core, 10), 0..10).await.0.unwrap_err();
+    assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
 }
 
 async fn a_dropped_accept_takes_no_connection(core: Core, _dir: PathBuf) {
@@ -484,4 +495,16 @@ fn auto_says_what_it_took() {
     let config = Config { driver: DriverKind::Auto, ..Config::default() };
     let described = block_on_one(config, |core| async move { core.describe() }).unwrap();
     assert!(described.starts_with("ring") || described.contains("because"), "{described}");
+}
+
+#[test]
+fn a_full_device_says_so() {
+    for driver in [DriverKind::Ring, DriverKind::Posix] {
+        let config = Config { driver, ..Config::default() };
+        let written = block_on_one(config, |core| async move {
+            let full = core.open("/dev/full", Open::write()).await.unwrap();
+            full.write_at(vec![Slice::from_static(b"x")], 0, Sync::None).await
+        });
+        assert_eq!(written.unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
 }

@@ -1,5 +1,6 @@
 //! TCP as operations. A stream has one reader and one writer task; neither may have two operations of its own kind in
-//! flight, for the kernel would interleave them.
+//! flight, for the kernel would interleave them. A receive or send that was dropped in flight, or a send that failed,
+//! has moved an unknown number of bytes: that direction refuses everything afterwards.
 
 use crate::buf::{BufMut, Slice};
 use crate::core::Core;
@@ -26,8 +27,8 @@ struct Inner {
     handle: Handle,
     local: SocketAddr,
     peer: SocketAddr,
-    receiving: Cell<bool>,
-    sending: Cell<bool>,
+    receiving: Cell<Direction>,
+    sending: Cell<Direction>,
 }
 
 impl Core {
@@ -55,7 +56,7 @@ impl Core {
     async fn connected(&self, op: Op) -> io::Result<(Stream, SocketAddr)> {
         match self.value(op).await? {
             Value::Connected(handle, local, peer) => {
-                let (receiving, sending) = (Cell::new(false), Cell::new(false));
+                let (receiving, sending) = (Cell::new(Direction::Idle), Cell::new(Direction::Idle));
                 let inner = Inner { core: self.clone(), handle, local, peer, receiving, sending };
                 Ok((Stream(Rc::new(inner)), peer))
             }
@@ -74,19 +75,43 @@ impl Listener {
     }
 }
 
-/// Marks a direction as busy while its operation runs.
-struct Busy<'a>(&'a Cell<bool>);
+/// One direction of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Direction {
+    Idle,
+    Busy,
+    /// An operation was dropped in flight: how many bytes it moved nobody knows.
+    Unknown,
+}
 
-impl<'a> Busy<'a> {
-    fn begin(cell: &'a Cell<bool>) -> Busy<'a> {
-        assert!(!cell.replace(true), "a stream has one reader and one writer");
-        Busy(cell)
+/// Marks a direction while its operation runs.
+struct Moving<'a>(&'a Cell<Direction>);
+
+impl<'a> Moving<'a> {
+    fn begin(cell: &'a Cell<Direction>) -> io::Result<Moving<'a>> {
+        match cell.get() {
+            Direction::Busy => panic!("a stream has one reader and one writer"),
+            Direction::Unknown => {
+                let why = "an operation on this connection was dropped in flight; it can only be closed";
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, why))
+            }
+            Direction::Idle => {
+                cell.set(Direction::Busy);
+                Ok(Moving(cell))
+            }
+        }
+    }
+
+    fn ended(self) {
+        self.0.set(Direction::Idle);
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Moving<'_> {
     fn drop(&mut self) {
-        self.0.set(false);
+        if self.0.get() == Direction::Busy {
+            self.0.set(Direction::Unknown);
+        }
     }
 }
 
@@ -102,8 +127,12 @@ impl Stream {
     /// Receives into `range` of the buffer, what is there, at least one byte; 0 is the end of the stream.
     pub async fn recv(&self, buf: BufMut, range: Range<usize>) -> (io::Result<usize>, BufMut) {
         assert!(range.start < range.end && range.end <= buf.len(), "{range:?} of {}", buf.len());
-        let _busy = Busy::begin(&self.0.receiving);
+        let moving = match Moving::begin(&self.0.receiving) {
+            Ok(moving) => moving,
+            Err(e) => return (Err(e), buf),
+        };
         let done = self.0.core.run(Op::Recv { socket: self.0.handle.clone(), buf, range }).await;
+        moving.ended();
         match (done.result, done.back) {
             (Ok(Value::Count(n)), Back::Buf(buf)) => (Ok(n), buf),
             (Err(e), Back::Buf(buf)) => (Err(e), buf),
@@ -113,7 +142,7 @@ impl Stream {
 
     /// Sends all bytes, in order. After an error, how much arrived is unknown: close the connection.
     pub async fn send(&self, data: Vec<Slice>) -> io::Result<usize> {
-        let _busy = Busy::begin(&self.0.sending);
+        let moving = Moving::begin(&self.0.sending)?;
         let mut rest = data;
         rest.retain(|s| !s.is_empty());
         let mut total = 0;
@@ -132,6 +161,7 @@ impl Stream {
             now.extend(later);
             rest = now;
         }
+        moving.ended();
         Ok(total)
     }
 

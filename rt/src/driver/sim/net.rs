@@ -166,6 +166,8 @@ impl Net {
         let Some(end) = self.endpoints.remove(&token) else { return Vec::new() };
         if let Some(peer) = self.endpoints.get_mut(&end.peer) {
             peer.ended = true;
+            // As TCP does when a connection is closed over unread bytes.
+            peer.reset |= !end.inbox.is_empty();
         }
         vec![end.peer]
     }
