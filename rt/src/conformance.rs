@@ -65,6 +65,10 @@ suite![
     offloaded_work_comes_back,
     memory_is_waited_for_in_order,
     mail_to_oneself_arrives,
+    classes_share_by_weight,
+    permits_go_in_order,
+    events_wake_one_or_all,
+    a_oneshot_brings_a_value_or_its_end,
 ];
 
 fn case(name: &str) -> Case {
@@ -422,6 +426,98 @@ async fn memory_is_waited_for_in_order(core: Core, _dir: PathBuf) {
     }
     assert_eq!(*order.borrow(), [2 << 20, 4096]);
     assert_eq!(arena.used(), 0);
+}
+
+async fn classes_share_by_weight(core: Core, _dir: PathBuf) {
+    let counts = Rc::new([Cell::new(0_u32), Cell::new(0)]);
+    let tasks: Vec<_> = [Class::Produce, Class::Background]
+        .into_iter()
+        .enumerate()
+        .map(|(i, class)| {
+            let (here, counts) = (core.clone(), counts.clone());
+            core.spawn(class, async move {
+                while counts[0].get() < 2000 {
+                    counts[i].set(counts[i].get() + 1);
+                    here.yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let background = counts[1].get();
+    assert!(background > 0, "nobody starves");
+    assert!(background < 1000, "the smaller share got {background} of 2000");
+}
+
+async fn permits_go_in_order(core: Core, _dir: PathBuf) {
+    let semaphore = sync::Semaphore::new(2);
+    let held = semaphore.try_acquire(1).unwrap();
+    let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+    let tasks: Vec<_> = [2_usize, 1]
+        .into_iter()
+        .map(|count| {
+            let (semaphore, order) = (semaphore.clone(), order.clone());
+            core.spawn(Class::Produce, async move {
+                let permit = semaphore.acquire(count).await;
+                order.borrow_mut().push(permit.count());
+            })
+        })
+        .collect();
+    while semaphore.waiting() < 2 {
+        core.yield_now().await;
+    }
+    assert!(semaphore.try_acquire(1).is_none(), "the large one is not overtaken");
+    drop(held);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*order.borrow(), [2, 1]);
+    assert_eq!(semaphore.available(), 2);
+}
+
+async fn events_wake_one_or_all(core: Core, _dir: PathBuf) {
+    let event = sync::Event::new();
+    let woken = Rc::new(Cell::new(0));
+    let tasks: Vec<_> = (0..3)
+        .map(|_| {
+            let (listening, woken) = (event.listen(), woken.clone());
+            core.spawn(Class::Control, async move {
+                listening.await;
+                woken.set(woken.get() + 1);
+            })
+        })
+        .collect();
+    core.yield_now().await;
+    event.notify_one();
+    core.yield_now().await;
+    assert_eq!(woken.get(), 1);
+    drop(event.listen());
+    assert_eq!(event.listeners(), 2);
+    event.notify_all();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(woken.get(), 3);
+    let (first, second) = (event.listen(), event.listen());
+    event.notify_one();
+    drop(first);
+    second.await;
+}
+
+async fn a_oneshot_brings_a_value_or_its_end(core: Core, _dir: PathBuf) {
+    let (sender, receiver) = sync::oneshot::channel();
+    let waiting = core.spawn(Class::Produce, receiver);
+    core.yield_now().await;
+    sender.send(5).unwrap();
+    assert_eq!(waiting.await.unwrap(), Ok(5));
+    let (sender, receiver) = sync::oneshot::channel::<u8>();
+    drop(sender);
+    assert!(receiver.await.is_err());
+    let (sender, receiver) = sync::oneshot::channel();
+    drop(receiver);
+    assert_eq!(sender.send(1), Err(1));
 }
 
 async fn mail_to_oneself_arrives(core: Core, _dir: PathBuf) {

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Waker};
 #[derive(Default)]
 struct Listener {
     notified: Cell<bool>,
+    /// Woken alone, and has not run yet: dropped now, it passes the wake-up on.
+    owes: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -56,6 +58,7 @@ impl Event {
     pub fn notify_one(&self) {
         let first = self.0.borrow_mut().pop_front();
         if let Some(listener) = first {
+            listener.owes.set(true);
             listener.notify();
         }
     }
@@ -76,6 +79,7 @@ impl Future for Listening {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.listener.notified.get() {
+            self.listener.owes.set(false);
             return Poll::Ready(());
         }
         *self.listener.waker.borrow_mut() = Some(cx.waker().clone());
@@ -85,7 +89,9 @@ impl Future for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if !self.listener.notified.get() {
+        if self.listener.owes.get() {
+            self.event.notify_one();
+        } else if !self.listener.notified.get() {
             self.event.0.borrow_mut().retain(|l| !Rc::ptr_eq(l, &self.listener));
         }
     }
