@@ -169,9 +169,9 @@ impl Report {
             text += &format!("   {:.0} MiB resident", usage.rss_bytes as f64 / MIB);
             if let Some(bytes) = usage.device_written_bytes.filter(|bytes| *bytes > 0) {
                 text += &format!("   {:.1} MB to devices", bytes as f64 / MB);
-            }
-            if let Some(times) = self.device_write_amplification.filter(|_| name == "broker") {
-                text += &format!(" ({times:.2} for each byte)");
+                if let Some(times) = self.device_write_amplification.filter(|_| name == "broker") {
+                    text += &format!(" ({times:.2} for each byte)");
+                }
             }
             table.line(name, &text);
         }
