@@ -543,11 +543,18 @@ async fn grow_ahead(shared: Rc<Shared>) {
     let limit = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
     let until = (from + step).min(limit);
     let grown = until > from && file.allocate(from..until).await.is_ok();
-    let mut state = shared.state.borrow_mut();
-    if let Some(segment) = state.segment(base) {
+    let cut = {
+        let mut state = shared.state.borrow_mut();
+        let Some(segment) = state.segment(base) else { return };
         segment.growing = false;
-        if grown && !segment.is_sealed() && !segment.sealing {
+        let ended = segment.is_sealed() || segment.sealing;
+        if grown && !ended {
             segment.allocated = segment.allocated.max(until);
         }
+        (grown && ended).then_some(segment.position)
+    };
+    if let Some(length) = cut {
+        // It was sealed meanwhile. The space is given back; if that fails it is only space.
+        let _ = file.truncate(length).await;
     }
 }

@@ -374,7 +374,9 @@ impl Recovery<'_> {
         let Ok((batch, _)) = Batch::parse(bytes) else { return false };
         let (base, epoch) = (batch.base_offset(), batch.leader_epoch());
         let continues = base == progress.end || (self.how.config.compacted && base > progress.end);
-        let epoch_continues = progress.last_epoch() <= epoch && epoch.0 >= 0;
+        // No incarnation before this one had its epoch or a later one.
+        let from_the_future = epoch >= self.how.epoch && !self.faults().resume_old_epoch;
+        let epoch_continues = progress.last_epoch() <= epoch && epoch.0 >= 0 && !from_the_future;
         let sound = batch.last_offset_delta() >= 0 && (self.faults().skip_crc || batch.crc_is_valid());
         if !continues || !epoch_continues || !sound {
             return false;

@@ -5,7 +5,7 @@
 //! sector, a batch that goes on behind an intact stretch, or anything further away than one flush is damage to what was
 //! acknowledged, and is never cut (A4).
 
-use crate::batch::Batch;
+use crate::batch::{self, Batch};
 use crate::ids::{LeaderEpoch, Offset};
 
 /// The smallest unit that a device writes or loses.
@@ -43,24 +43,31 @@ pub(crate) fn judge(bytes: &[u8], stop: &Stop) -> Behind {
         return damaged(0, "data goes on further behind the end than one flush reaches");
     }
     if let Some(next) = find_continuation(&bytes[..=last], stop)
-        && !has_zero_piece(&bytes[..next], stop.pos)
+        && !misses_a_sector(&bytes[..next], stop)
     {
         return damaged(0, "a batch that continues the log lies behind bytes of which nothing is missing");
     }
     match Batch::parse(bytes) {
-        Ok((_, total)) if !has_zero_piece(&bytes[..total], stop.pos) => {
+        Ok((_, total)) if !misses_a_sector(&bytes[..total], stop) => {
             damaged(0, "a whole batch fails its checks and none of it is missing")
+        }
+        Err(batch::Error::Length(_) | batch::Error::OldMagic(_) | batch::Error::Magic(_))
+            if bytes.get(..batch::HEADER_BYTES).is_some_and(|header| !misses_a_sector(header, stop)) =>
+        {
+            damaged(0, "a header is not one, and none of it is missing")
         }
         Ok(_) | Err(_) => Behind::Torn,
     }
 }
 
-/// Whether a sector's part of `bytes`, which begin at file position `pos`, is zero from end to end.
-fn has_zero_piece(bytes: &[u8], pos: u64) -> bool {
-    let first = (SECTOR_BYTES - pos % SECTOR_BYTES) as usize;
+/// Whether a sector's part of `bytes`, which begin at the stop, is zero from end to end. The first part may be no more
+/// than the leading zeros of the base offset that belongs there; then it says nothing.
+fn misses_a_sector(bytes: &[u8], stop: &Stop) -> bool {
+    let first = (SECTOR_BYTES - stop.pos % SECTOR_BYTES) as usize;
     let (head, rest) = bytes.split_at(first.min(bytes.len()));
-    let zero = |piece: &[u8]| !piece.is_empty() && piece.iter().all(|&byte| byte == 0);
-    zero(head) || rest.chunks(SECTOR_BYTES as usize).any(zero)
+    let lawful = stop.end.0.leading_zeros() as usize / 8;
+    let zero = |piece: &[u8]| piece.iter().all(|&byte| byte == 0);
+    (head.len() > lawful && zero(head)) || rest.chunks(SECTOR_BYTES as usize).any(zero)
 }
 
 /// Where the next whole, valid batch of this log begins, after the first byte.

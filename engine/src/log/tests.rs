@@ -2,6 +2,7 @@
 
 mod basics;
 mod crash;
+mod hazards;
 
 use super::*;
 use crate::batch::build::BatchBuilder;
