@@ -219,12 +219,6 @@ BATCHES = [
     # Kafka answers what its decoders throw, sometimes with its catch-all.
     ("a varint without an end", batch(payload=b"\xff" * 40), {INVALID_RECORD, CATCH_ALL}),
     ("unknown codec", batch(attributes=6), {CORRUPT, INVALID_RECORD, UNSUPPORTED_CODEC, CATCH_ALL}),
-    ("gzip of nothing like it", batch(attributes=1, payload=b"not gzip at all"), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
-    ("snappy of nothing like it", batch(attributes=2, payload=b"\xff" * 30), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
-    ("lz4 of nothing like it", batch(attributes=3, payload=b"\xff" * 30), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
-    ("zstd of nothing like it", batch(attributes=4, payload=b"\xff" * 30), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
-    ("gzip cut in the middle", batch([b"a" * 500], attributes=1, payload=zipped(record(b"a" * 500, 0))[:-12]), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
-    ("64 MiB of zeros in gzip", batch(attributes=1, payload=zipped(bytes(64 << 20))), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
 ]
 
 
@@ -242,6 +236,38 @@ def batch_case(title, records, codes):
 
 for title, records, codes in BATCHES:
     batch_case(title, records, codes)
+
+
+# Kafka opens every compressed batch. A broker may also keep it closed, as Corelog does where nothing depends on what is
+# inside: then it must serve the very bytes it was given, and the reader finds out.
+UNOPENED = [
+    ("gzip of nothing like it", batch(attributes=1, payload=b"not gzip at all"), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
+    ("snappy of nothing like it", batch(attributes=2, payload=b"\xff" * 30), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
+    ("lz4 of nothing like it", batch(attributes=3, payload=b"\xff" * 30), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
+    ("zstd of nothing like it", batch(attributes=4, payload=b"\xff" * 30), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
+    ("gzip cut in the middle", batch([b"a" * 500], attributes=1, payload=zipped(record(b"a" * 500, 0))[:-12]), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
+    ("64 MiB of zeros in gzip", batch(attributes=1, payload=zipped(bytes(64 << 20))), {CORRUPT, INVALID_RECORD, CATCH_ALL}),
+]
+
+
+def unopened_case(title, records, codes):
+    @case(f"refused, or served verbatim: {title}")
+    def refused_or_verbatim(w):
+        topic = w.topic("unopened")
+        with w.connect() as c:
+            code = c.produce(topic, records)[0]
+            check_in(code, codes | {0}, "error code")
+            taken = int(code == 0)
+            check(c.produce(topic, batch([b"next"])), (0, taken), "the next batch")
+            error, high_watermark, data = c.fetch(topic, 0)
+            check((error, high_watermark, b"next" in data), (0, 1 + taken, True), "the log")
+            if taken:
+                epoch = slice(12, 16)  # the one field of it that a broker writes, not covered by the CRC
+                check(data[:epoch.start] + data[epoch.stop:len(records)], records[:epoch.start] + records[epoch.stop:], "the bytes served")
+
+
+for title, records, codes in UNOPENED:
+    unopened_case(title, records, codes)
 
 
 @case("a fragment after a whole batch is trimmed, the batch is taken")
