@@ -12,9 +12,13 @@ use crate::config::{Config, Problems, Setting};
 
 mod config;
 mod doctor;
+mod start;
+mod topic;
 
 const EXAMPLES: &str = "\
 Examples:
+  corelog start                               one broker on this machine, with safe defaults
+  corelog topic create orders --partitions 12 a topic on it
   corelog doctor                              what this machine lacks, and the command that mends it
   corelog config example > corelog.toml       every key with its default, commented
   corelog config check corelog.toml           is it valid, and what is in force
@@ -32,6 +36,10 @@ struct Cli {
 enum Command {
     /// Check and explain corelog.toml
     Config(config::Command),
+    /// Run a broker
+    Start(start::Command),
+    /// Create, list, describe and delete topics
+    Topic(topic::Command),
     /// Look at this machine: what it lacks for the broker, what that means, and the command that mends it
     Doctor(doctor::Command),
 }
@@ -71,6 +79,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Config(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Start(command) => command.run(),
+        Command::Topic(command) => command.run(),
     }
 }
 

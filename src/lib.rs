@@ -1,5 +1,16 @@
 //! The broker: where the parts meet.
+//!
+//! [`broker`] starts and stops a process; [`shard`] is one core's part of it; [`connection`] reads and answers, and
+//! [`handlers`] holds the one list of what is served. [`controller`] changes the metadata, [`metadata_log`] keeps it.
 
 pub mod banner;
+pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod connection;
+pub mod controller;
+pub mod fetch_session;
+pub mod handlers;
+pub mod metadata_log;
+pub mod settings;
+pub mod shard;

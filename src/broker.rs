@@ -1,0 +1,332 @@
+//! Start and stop of a broker process: core 0 takes the data folder and the metadata, begins this incarnation's epochs,
+//! and then every core opens what it owns. Connections are accepted once everything is open.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use coord::metadata::{Command, Image, Metadata};
+use engine::folder::Folder;
+use engine::store::Store;
+use net::error_code::ErrorCode;
+use rt::{Class, Core, CoreId, Listener, LockGuard, Mesh, Port};
+
+use crate::connection;
+use crate::controller::Controller;
+use crate::metadata_log::MetadataLog;
+use crate::settings::{self, Settings};
+use crate::shard::join::join_all;
+use crate::shard::mail::{Answer, Ask, Mail};
+use crate::shard::{Beginning, CONTROLLER_CORE, Shard};
+
+/// Helper threads for work of a millisecond and more, and one that waits for signals.
+const HELPER_THREADS: usize = 3;
+/// Messages per ordered pair of cores before a sender waits.
+const MAIL_CAPACITY: usize = 1024;
+/// After a failed accept (no descriptors left, say) the next one waits this long.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// What starts a broker.
+pub struct Start {
+    pub settings: Settings,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The host that clients are told, and the port if it is not the one listened on.
+    pub advertised_host: String,
+    pub advertised_port: Option<u16>,
+    pub pins: Vec<Option<usize>>,
+    pub core_memory_bytes: usize,
+    pub driver: rt::DriverKind,
+}
+
+/// Runs a broker until it is told to stop by SIGINT or SIGTERM. `ready` is called once, with the address it serves.
+///
+/// # Errors
+/// What kept it from starting, as a sentence for the operator.
+pub fn run(start: Start, ready: impl Fn(&Ready) + Send + Sync + 'static) -> Result<(), String> {
+    let config = rt::Config {
+        cores: start.pins.iter().map(|pin| rt::CoreConfig { pin: *pin }).collect(),
+        memory_bytes: start.core_memory_bytes,
+        driver: start.driver,
+        helper_threads: HELPER_THREADS,
+        ..rt::Config::default()
+    };
+    let ports = Mesh::new(start.settings.core_count, MAIL_CAPACITY);
+    let common = Arc::new(Common {
+        settings: Arc::new(start.settings.clone()),
+        start,
+        ports: Mutex::new(ports.into_iter().map(Some).collect()),
+        ready: Box::new(ready),
+        failure: Mutex::new(None),
+    });
+    let of_cores = common.clone();
+    let runtime = rt::start(config, move |core| core_main(core, of_cores.clone()))
+        .map_err(|error| format!("the runtime could not start: {error}"))?;
+    runtime.join().map_err(|panicked| format!("a core ended with a panic: {panicked}"))?;
+    match common.failure.lock().ok().and_then(|mut failure| failure.take()) {
+        Some(why) => Err(why),
+        None => Ok(()),
+    }
+}
+
+/// What there is to tell when a broker serves.
+pub struct Ready {
+    pub address: SocketAddr,
+    /// Which driver runs, and why.
+    pub driver: String,
+    pub partitions: usize,
+    pub failed: Vec<String>,
+    pub took: std::time::Duration,
+    pub clean: bool,
+}
+
+struct Common {
+    settings: Arc<Settings>,
+    start: Start,
+    ports: Mutex<Vec<Option<Port<Mail>>>>,
+    ready: Box<dyn Fn(&Ready) + Send + Sync>,
+    failure: Mutex<Option<String>>,
+}
+
+impl Common {
+    fn port(&self, core: &Core) -> Port<Mail> {
+        let mut ports = self.ports.lock().expect("nobody panics while holding the ports");
+        let mut port = ports[usize::from(core.id().0)].take().expect("each core takes its port once");
+        port.attach(core);
+        port
+    }
+}
+
+async fn core_main(core: Core, common: Arc<Common>) {
+    let port = common.port(&core);
+    if core.id() != CONTROLLER_CORE {
+        return follow(core, &common, port).await;
+    }
+    let others: Vec<CoreId> = (1..common.settings.core_count).map(CoreId).collect();
+    match begin(&core, &common).await {
+        Ok(begun) => lead(core, &common, port, begun, &others).await,
+        Err(why) => {
+            *common.failure.lock().expect("nobody panics while holding the failure") = Some(why);
+            for other in others {
+                port.send(other, Mail::End).await;
+            }
+        }
+    }
+}
+
+/// What core 0 has in hand before any shard exists.
+struct Begun {
+    folder: Arc<Folder>,
+    /// Held for as long as the process serves the folder.
+    _lock: LockGuard,
+    metadata: Metadata,
+    log: MetadataLog,
+    listener: Listener,
+}
+
+async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
+    let settings = &common.settings;
+    let (folder, lock) =
+        Folder::open(core, &settings.data, core.random_u64()).await.map_err(|error| error.to_string())?;
+    let listener = listen_first(core, common.start.listen).await?;
+    let (log, metadata) =
+        MetadataLog::open(core, &folder, settings.node_id).await.map_err(|error| error.to_string())?;
+    let mut begun = Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener };
+    begun.register(core, common).await?;
+    Ok(begun)
+}
+
+impl Begun {
+    /// Makes this process the incarnation that leads: every partition it leads gets a new epoch, in one command,
+    /// before the first append (hazard A1).
+    async fn register(&mut self, core: &Core, common: &Common) -> Result<(), String> {
+        let settings = &common.settings;
+        let incarnation = (u128::from(core.random_u64()) << 64 | u128::from(core.random_u64())).to_be_bytes();
+        let port = common.start.advertised_port.unwrap_or(self.listener.local_addr().port());
+        let listener = settings::listener(common.start.advertised_host.clone(), port);
+        let commands = [
+            Command::RegisterBroker {
+                node: settings.node_id,
+                storage: self.folder.uuid(),
+                incarnation,
+                listeners: vec![listener],
+                rack: settings.rack.clone(),
+            },
+            Command::BrokerStarted { node: settings.node_id, incarnation, lost: Vec::new() },
+        ];
+        let entries =
+            self.log.commit(&commands).await.map_err(|why| format!("the metadata log failed: {why}"))?;
+        for (index, command) in entries {
+            let Some(command) = command else {
+                self.metadata.skip(index);
+                continue;
+            };
+            if let Some(refusal) = self.metadata.apply(index, &command).refused {
+                return Err(format!("this broker could not register with its cluster: {}", refusal.message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds out whether the port is free before it is shared by this broker's own cores: shared ports would let two brokers
+/// serve one address, each with half of the connections.
+async fn listen_first(core: &Core, address: SocketAddr) -> Result<Listener, String> {
+    let refused = |error: std::io::Error| {
+        format!(
+            "cannot listen on {address}: {error}. Is another process using it? Choose another with --listen HOST:PORT"
+        )
+    };
+    let probe = core.listen(address).await.map_err(refused)?;
+    let address = probe.local_addr();
+    drop(probe);
+    core.listen_shared(address).await.map_err(refused)
+}
+
+async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, others: &[CoreId]) {
+    let began = core.now();
+    let Begun { folder, _lock, metadata, log, listener } = begun;
+    let image = metadata.image().clone();
+    let address = listener.local_addr();
+    let shard = make_shard(&core, common, folder.clone(), image.clone(), port);
+    shard.set_controller(Controller::new(&shard, metadata, log));
+    core.spawn(Class::Control, shard.clone().read_mail()).detach();
+    let beginning = |core: CoreId| {
+        let beginning = Beginning { folder: folder.clone(), image: image.clone(), address };
+        shard.ask(core, Ask::Begin(Box::new(beginning)))
+    };
+    let all_begun = join_all(others.iter().map(|other| beginning(*other)));
+    let own = open_all(&shard);
+    let mut counts = vec![own.await];
+    for answer in all_begun.await {
+        match answer {
+            Answer::Begun { partitions, failed } => counts.push((partitions, failed)),
+            _ => counts.push((0, vec!["a core failed to begin".to_owned()])),
+        }
+    }
+    let took = core.now() - began;
+    let partitions = counts.iter().map(|(partitions, _)| partitions).sum();
+    let failed = counts.into_iter().flat_map(|(_, failed)| failed).collect();
+    let accepting = core.spawn(Class::Control, accept(shard.clone(), listener));
+    (common.ready)(&Ready {
+        address,
+        driver: core.describe(),
+        partitions,
+        failed,
+        took,
+        clean: folder.was_clean(),
+    });
+
+    wait_for_signal(&core).await;
+    accepting.abort();
+    let stops = others.iter().map(|other| shard.ask(*other, Ask::Stop));
+    let (others_stopped, own_stopped) = (join_all(stops).await, shard.stop().await);
+    let clean =
+        own_stopped && others_stopped.iter().all(|answer| matches!(answer, Answer::Stopped { clean: true }));
+    if clean && let Err(error) = folder.mark_clean(&core).await {
+        eprintln!(
+            "corelog: the clean stop could not be noted; the next start checks the logs' ends: {error}"
+        );
+    }
+    for other in others {
+        shard.end(*other).await;
+    }
+}
+
+async fn follow(core: Core, common: &Common, port: Port<Mail>) {
+    let (from, id, beginning) = loop {
+        match port.recv().await {
+            (from, Mail::Ask { id, ask: Ask::Begin(beginning) }) => break (from, id, beginning),
+            (_, Mail::End) => return,
+            // Nothing else is sent to a core that has not begun.
+            (_, _) => {}
+        }
+    };
+    let Beginning { folder, image, address } = *beginning;
+    let shard = make_shard(&core, common, folder, image, port);
+    core.spawn(Class::Control, shard.clone().read_mail()).detach();
+    let (partitions, mut failed) = open_all(&shard).await;
+    match core.listen_shared(address).await {
+        Ok(listener) => core.spawn(Class::Control, accept(shard.clone(), listener)).detach(),
+        Err(error) => failed.push(format!("core {} cannot listen on {address}: {error}", core.id().0)),
+    }
+    shard.answer(from, id, Answer::Begun { partitions, failed }).await;
+    shard.ended.wait().await;
+}
+
+fn make_shard(
+    core: &Core,
+    common: &Common,
+    folder: Arc<Folder>,
+    image: Image,
+    port: Port<Mail>,
+) -> Rc<Shard> {
+    let limits = engine::log::Limits {
+        partitions: u64::try_from(image.partition_count()).unwrap_or(u64::MAX).max(1),
+        ..engine::log::Limits::default()
+    };
+    let store = Store::of_folder(core, folder, limits);
+    let shard = Shard::new(core.clone(), common.settings.clone(), store, image, port);
+    let (store, every) = (shard.store.clone(), common.settings.retention_check);
+    core.spawn(Class::Background, async move { store.maintain(every).await }).detach();
+    shard
+}
+
+/// Opens what this core owns; how many, and what went wrong with which.
+async fn open_all(shard: &Rc<Shard>) -> (usize, Vec<String>) {
+    shard.host_all();
+    shard.all_open().await;
+    let hosted = shard.all_hosted();
+    let failed = hosted.iter().filter_map(|one| {
+        one.failure().map(|why| {
+            format!("{}-{}: {why} ({:?})", one.topic_name, one.id.index, ErrorCode::KafkaStorageError)
+        })
+    });
+    (hosted.len(), failed.collect())
+}
+
+async fn accept(shard: Rc<Shard>, listener: Listener) {
+    let open = Rc::new(Cell::new(0_usize));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                eprintln!("corelog: a connection could not be accepted: {error}");
+                shard.core.sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if open.get() >= shard.limits().connections_max {
+            continue;
+        }
+        open.set(open.get() + 1);
+        let (shard, open) = (shard.clone(), open.clone());
+        shard.core.clone().spawn(Class::Produce, async move {
+            let _counted = Counted(open);
+            connection::serve(shard, stream).await;
+        });
+    }
+}
+
+/// One connection in the count, also when its task panics.
+struct Counted(Rc<Cell<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+async fn wait_for_signal(core: &Core) {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let waited = core.offload(|| {
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        signals.forever().next();
+        Ok::<(), std::io::Error>(())
+    });
+    if let Ok(Err(error)) = waited.await {
+        eprintln!("corelog: signals cannot be received, stop with SIGKILL: {error}");
+        std::future::pending::<()>().await;
+    }
+}

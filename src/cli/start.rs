@@ -1,0 +1,100 @@
+//! `corelog start`: config and machine to a running broker, one banner, and the line that scripts wait for.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use tuning::Machine;
+use tuning::probe::probe_disk;
+
+use super::{ConfigArgs, fail, print};
+use crate::banner::{Facts, Listener};
+use crate::broker::{self, Ready, Start};
+use crate::config::{Config, InForce, Setting};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+After the banner, one line says where the broker serves: `ready: kafka HOST:PORT`. SIGINT and SIGTERM flush and end it
+with status 0.
+
+Examples:
+  corelog start                                     this machine, safe defaults, data in ./data
+  corelog start --data /var/lib/corelog --listen 127.0.0.1:0
+  corelog start --config corelog.toml --set durability.default=write
+")]
+pub struct Command {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Data folder; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Where to serve the Kafka protocol; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+}
+
+impl Command {
+    pub fn run(self) -> ExitCode {
+        match self.start() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => fail(why),
+        }
+    }
+
+    fn start(self) -> Result<(), String> {
+        let data = self.data.map(|data| Setting::argument(&format!("--data {data}"), "data.dir", &data));
+        let listen = self
+            .listen
+            .map(|listen| Setting::argument(&format!("--listen {listen}"), "listeners.kafka", &listen));
+        let extra: Vec<Setting> = data.into_iter().chain(listen).collect();
+        let config = self.config.load(&extra).map_err(|problems| problems.to_string())?;
+        let machine = Machine::here();
+        let in_force = config.resolve(&machine).map_err(|problems| problems.to_string())?;
+        // A lower limit than wished for is the doctor's to tell.
+        let _limit = tuning::apply::raise_open_files();
+        let start = Start {
+            settings: Settings::new(&config, &in_force)?,
+            listen: config.listeners.kafka.resolve()?,
+            advertised_host: config.listeners.advertised(0).host,
+            advertised_port: config.listeners.advertised.as_ref().map(|address| address.port),
+            pins: in_force.plan.shards.iter().map(|shard| shard.cpu).collect(),
+            core_memory_bytes: usize::try_from(in_force.core_memory_bytes).unwrap_or(usize::MAX),
+            driver: match config.runtime.driver {
+                crate::config::Driver::Auto => rt::DriverKind::Auto,
+                crate::config::Driver::Ring => rt::DriverKind::Ring,
+            },
+        };
+        let kernel = machine.kernel.release;
+        broker::run(start, move |ready| tell(&config, &in_force, &kernel, ready))
+    }
+}
+
+/// The banner, what went wrong with single partitions, and the ready line. Nobody reading them stops no broker.
+fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
+    let mut facts = Facts::new(config, in_force, kernel);
+    facts.driver = ready.driver.clone();
+    let advertised = config.listeners.advertised(ready.address.port());
+    facts.listeners = vec![Listener {
+        name: "kafka".to_owned(),
+        address: ready.address.to_string(),
+        advertised: format!("{}:{}", advertised.host, advertised.port),
+    }];
+    facts.data_dir = absolute(&config.data.dir).display().to_string();
+    if let Ok(disk) = probe_disk(Path::new("/"), &config.data.dir) {
+        facts.file_system = disk.file_system.name;
+        facts.free_bytes = disk.free_bytes;
+    }
+    let stop = if ready.clean { "a clean stop" } else { "no clean stop: the logs' ends were searched" };
+    facts.warnings.push(format!(
+        "{} partitions opened in {} ms after {stop}",
+        ready.partitions,
+        ready.took.as_millis()
+    ));
+    facts.warnings.extend(ready.failed.iter().map(|why| format!("not served: {why}")));
+    print(&format!("{}ready: kafka {}\n", facts.text(), ready.address));
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}

@@ -1,0 +1,226 @@
+//! `corelog topic`: creates, lists, describes and deletes topics of any Kafka-compatible broker.
+
+use std::future::Future;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use net::client::{Client, Options};
+use net::error_code::ErrorCode;
+use net::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use net::messages::delete_topics::DeleteTopicsRequest;
+use net::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponseTopic};
+use serde_json::{Value, json};
+
+use super::{fail, print};
+
+/// How long the broker may take for a change.
+const TIMEOUT_MS: i32 = 30_000;
+/// DeleteTopics names topics in one list up to this version.
+const DELETE_BY_NAME_MAX: i16 = 5;
+const TOOL_MEMORY_BYTES: usize = 64 << 20;
+
+#[derive(Args, Debug)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// A broker to ask
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    bootstrap: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Create a topic
+    Create {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+        /// -1: the broker's default
+        #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+        partitions: i32,
+        /// A topic config; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        config: Vec<String>,
+    },
+    /// List the names of all topics
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show partitions, leaders and replicas
+    Describe {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delete a topic and its records
+    Delete {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+type Answer = Result<(Value, String), String>;
+
+impl Command {
+    pub fn run(self) -> ExitCode {
+        let (common, answer) = match self.action {
+            Action::Create { name, common, partitions, config } => {
+                (common.clone(), ask(&common, move |client| create(client, name, partitions, config)))
+            }
+            Action::List { common } => (common.clone(), ask(&common, list)),
+            Action::Describe { name, common } => {
+                (common.clone(), ask(&common, move |client| describe(client, name)))
+            }
+            Action::Delete { name, common } => {
+                (common.clone(), ask(&common, move |client| delete(client, name)))
+            }
+        };
+        match answer {
+            Ok((json, _)) if common.json => print(&format!("{json}\n")),
+            Ok((_, text)) => print(&text),
+            Err(why) => fail(why),
+        }
+    }
+}
+
+fn ask<F, Fut>(common: &Common, action: F) -> Answer
+where
+    F: FnOnce(Client) -> Fut + 'static,
+    Fut: Future<Output = Answer> + 'static,
+{
+    let address = resolve(&common.bootstrap)?;
+    let bootstrap = common.bootstrap.clone();
+    let config = rt::Config { memory_bytes: TOOL_MEMORY_BYTES, ..rt::Config::default() };
+    let ran = rt::block_on_one(config, move |core| async move {
+        let client = Client::connect(&core, address, Options::default()).await;
+        let client = client.map_err(|error| {
+            format!("no Kafka broker answers at {bootstrap}: {error}. Is it running? Name another with --bootstrap HOST:PORT")
+        })?;
+        action(client).await
+    });
+    ran.map_err(|error| error.to_string())?
+}
+
+fn resolve(bootstrap: &str) -> Result<SocketAddr, String> {
+    let mut addresses =
+        bootstrap.to_socket_addrs().map_err(|error| format!("--bootstrap {bootstrap}: {error}"))?;
+    addresses.next().ok_or_else(|| format!("--bootstrap {bootstrap}: the name has no address"))
+}
+
+async fn create(client: Client, name: String, partitions: i32, config: Vec<String>) -> Answer {
+    let mut configs = Vec::new();
+    for pair in &config {
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| format!("--config {pair}: write it as KEY=VALUE"))?;
+        configs.push(CreatableTopicConfig { name: key.into(), value: Some(value.into()) });
+    }
+    let topic = CreatableTopic {
+        name: name.as_str().into(),
+        num_partitions: partitions,
+        replication_factor: -1,
+        configs,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, validate_only: false };
+    let reply = client.call(&request).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    let created = response.topics.first().ok_or("the broker answered without the topic")?;
+    check(&name, created.error_code, created.error_message.as_deref())?;
+    let count = created.num_partitions;
+    let text = format!("created {name} with {count} partition{}\n", if count == 1 { "" } else { "s" });
+    Ok((json!({ "name": name, "partitions": count }), text))
+}
+
+async fn list(client: Client) -> Answer {
+    let request = MetadataRequest { topics: None, ..Default::default() };
+    let reply = client.call(&request).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    let mut names: Vec<&str> = response.topics.iter().filter_map(|topic| topic.name.as_deref()).collect();
+    names.sort_unstable();
+    let text = names.iter().map(|name| format!("{name}\n")).collect();
+    Ok((json!(names), text))
+}
+
+async fn describe(client: Client, name: String) -> Answer {
+    let asked = MetadataRequestTopic { name: Some(name.as_str().into()), ..Default::default() };
+    let request =
+        MetadataRequest { topics: Some(vec![asked]), allow_auto_topic_creation: false, ..Default::default() };
+    let reply = client.call(&request).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    let topic = response.topics.first().ok_or("the broker answered without the topic")?;
+    check(&name, topic.error_code, None)?;
+    Ok((described(topic), table(topic)))
+}
+
+fn described(topic: &MetadataResponseTopic<'_>) -> Value {
+    let partitions: Vec<Value> = topic
+        .partitions
+        .iter()
+        .map(|partition| {
+            json!({
+                "partition": partition.partition_index,
+                "leader": partition.leader_id,
+                "leader_epoch": partition.leader_epoch,
+                "replicas": partition.replica_nodes,
+                "in_sync": partition.isr_nodes,
+                "error": ErrorCode::from_i16(partition.error_code).map(ErrorCode::name),
+            })
+        })
+        .collect();
+    json!({ "name": topic.name, "partitions": partitions })
+}
+
+fn table(topic: &MetadataResponseTopic<'_>) -> String {
+    let mut out =
+        format!("{:>9}  {:>6}  {:>5}  {:<12}  {}\n", "PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC");
+    let mut partitions: Vec<_> = topic.partitions.iter().collect();
+    partitions.sort_by_key(|partition| partition.partition_index);
+    for partition in partitions {
+        out.push_str(&format!(
+            "{:>9}  {:>6}  {:>5}  {:<12}  {}\n",
+            partition.partition_index,
+            partition.leader_id,
+            partition.leader_epoch,
+            nodes(&partition.replica_nodes),
+            nodes(&partition.isr_nodes)
+        ));
+    }
+    out
+}
+
+fn nodes(ids: &[i32]) -> String {
+    ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+}
+
+async fn delete(client: Client, name: String) -> Answer {
+    let request = DeleteTopicsRequest {
+        topic_names: vec![name.as_str().into()],
+        timeout_ms: TIMEOUT_MS,
+        ..Default::default()
+    };
+    let reply = client.call_up_to(&request, DELETE_BY_NAME_MAX).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    let deleted = response.responses.first().ok_or("the broker answered without the topic")?;
+    check(&name, deleted.error_code, deleted.error_message.as_deref())?;
+    Ok((json!({ "name": name }), format!("deleted {name}\n")))
+}
+
+fn check(name: &str, code: i16, message: Option<&str>) -> Result<(), String> {
+    match ErrorCode::from_i16(code) {
+        Some(ErrorCode::None) => Ok(()),
+        Some(known) => {
+            Err(format!("{name}: {}{}", known.name(), message.map(|m| format!(": {m}")).unwrap_or_default()))
+        }
+        None => Err(format!("{name}: error {code}, which this corelog does not know")),
+    }
+}

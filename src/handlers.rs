@@ -1,0 +1,159 @@
+//! The one list of what is served, and the way from a frame to a handler.
+//!
+//! As in Kafka, what is not served, and what cannot be decoded, ends the connection without an answer. ApiVersions is
+//! the exception: asked in an unknown version, it answers in version 0.
+
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+
+use net::api::ApiKey;
+use net::header::{RequestHeader, ResponseHeader};
+use net::wire::{Decode, Encode, Reader, Writer};
+use rt::Slice;
+
+use crate::shard::Shard;
+
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_topic_partitions;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+mod topics;
+
+/// What a handler leaves for the connection to do.
+#[derive(Debug)]
+pub enum Reply {
+    /// Send these bytes, a whole frame.
+    Bytes(Vec<Slice>),
+    /// A request without an answer: produce with acks=0.
+    Nothing,
+    /// End the connection.
+    Close,
+}
+
+/// One API and its versions.
+pub struct Served {
+    pub key: ApiKey,
+    pub versions: RangeInclusive<i16>,
+    /// What ApiVersions says where it differs: Produce is advertised from 0, because clients derive compression
+    /// support from it (KAFKA-18659).
+    pub advertised_from: i16,
+}
+
+const fn served(key: ApiKey, from: i16, to: i16) -> Served {
+    Served { key, versions: from..=to, advertised_from: from }
+}
+
+/// Everything this broker answers. Nothing else is advertised, and nothing here is a stub.
+pub const SERVED: &[Served] = &[
+    Served { key: ApiKey::Produce, versions: 3..=13, advertised_from: 0 },
+    served(ApiKey::Fetch, 4, 18),
+    served(ApiKey::ListOffsets, 1, 11),
+    served(ApiKey::Metadata, 0, 13),
+    served(ApiKey::ApiVersions, 0, 4),
+    served(ApiKey::CreateTopics, 2, 7),
+    served(ApiKey::DeleteTopics, 1, 6),
+    served(ApiKey::InitProducerId, 0, 5),
+    served(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    served(ApiKey::CreatePartitions, 0, 3),
+    served(ApiKey::DescribeCluster, 0, 2),
+    served(ApiKey::DescribeTopicPartitions, 0, 0),
+];
+
+/// Why a request gets no answer but the end of its connection.
+#[derive(Debug)]
+pub struct Unanswerable;
+
+impl From<net::wire::Error> for Unanswerable {
+    fn from(_: net::wire::Error) -> Unanswerable {
+        Unanswerable
+    }
+}
+
+impl From<net::header::HeaderError> for Unanswerable {
+    fn from(_: net::header::HeaderError) -> Unanswerable {
+        Unanswerable
+    }
+}
+
+impl From<net::wire::EncodeError> for Unanswerable {
+    fn from(_: net::wire::EncodeError) -> Unanswerable {
+        Unanswerable
+    }
+}
+
+/// One request on its way through a handler.
+pub struct Request<'a> {
+    pub shard: &'a Rc<Shard>,
+    pub version: i16,
+    header: RequestHeader<'a>,
+    body: &'a [u8],
+    /// The memory that the body lies in, from which slices are taken that outlive the request.
+    pub frame: &'a Slice,
+}
+
+impl<'a> Request<'a> {
+    /// The body. What follows it is ignored, as in Kafka.
+    ///
+    /// # Errors
+    /// The body is not what its key and version demand.
+    pub fn decode<T: Decode<'a>>(&self) -> Result<T, Unanswerable> {
+        Ok(T::decode(&mut Reader::new(self.body), self.version)?)
+    }
+
+    /// The frame that answers this request.
+    ///
+    /// # Errors
+    /// A handler set a field that the version does not have: our bug, of which the client sees a closed connection.
+    pub fn answer<T: Encode>(&self, body: &T) -> Result<Reply, Unanswerable> {
+        self.answer_in(body, self.version)
+    }
+
+    fn answer_in<T: Encode>(&self, body: &T, version: i16) -> Result<Reply, Unanswerable> {
+        let mut writer = Writer::new();
+        let header = ResponseHeader { correlation_id: self.header.correlation_id };
+        header.encode(&mut writer, self.header.key, self.version);
+        body.encode(&mut writer, version)?;
+        Ok(Reply::Bytes(writer.finish()?))
+    }
+}
+
+/// Answers one request frame.
+pub async fn handle(shard: Rc<Shard>, frame: Slice) -> Reply {
+    route(&shard, &frame).await.unwrap_or(Reply::Close)
+}
+
+async fn route(shard: &Rc<Shard>, frame: &Slice) -> Result<Reply, Unanswerable> {
+    let mut reader = Reader::new(frame);
+    let header = RequestHeader::decode(&mut reader)?;
+    let (key, version) = (header.key, header.version);
+    let served = SERVED.iter().find(|served| served.key == key).ok_or(Unanswerable)?;
+    let known = served.versions.contains(&version);
+    if !known && key != ApiKey::ApiVersions {
+        return Err(Unanswerable);
+    }
+    let request = Request { shard, version, header, body: reader.rest(), frame };
+    match key {
+        ApiKey::ApiVersions if !known => api_versions::refuse_version(&request),
+        ApiKey::ApiVersions => api_versions::handle(&request),
+        ApiKey::Produce => produce::handle(&request).await,
+        ApiKey::Fetch => fetch::handle(&request).await,
+        ApiKey::ListOffsets => list_offsets::handle(&request).await,
+        ApiKey::Metadata => metadata::handle(&request).await,
+        ApiKey::CreateTopics => create_topics::handle(&request).await,
+        ApiKey::DeleteTopics => delete_topics::handle(&request).await,
+        ApiKey::InitProducerId => init_producer_id::handle(&request).await,
+        ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(&request).await,
+        ApiKey::CreatePartitions => create_partitions::handle(&request).await,
+        ApiKey::DescribeCluster => describe_cluster::handle(&request),
+        ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(&request),
+        _ => Err(Unanswerable),
+    }
+}

@@ -1,0 +1,165 @@
+//! What every core has to know of the broker's config, settled once at start-up.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coord::metadata::config::Defaults;
+use coord::metadata::settings::{Compression, Durability, TimestampType, effective};
+use coord::metadata::{Listener, NodeId, Topic};
+use engine::batch::Codec;
+use engine::log::LogConfig;
+
+use crate::config::{self, Config, InForce};
+
+/// The name and security protocol (PLAINTEXT) of the only listener there is.
+const LISTENER_NAME: &str = "PLAINTEXT";
+const PLAINTEXT: i16 = 0;
+
+/// The limits of a core.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub request_bytes_max: usize,
+    pub connections_max: usize,
+    pub requests_per_connection_max: usize,
+    pub in_flight_bytes_max: usize,
+    pub idle: Duration,
+    pub fetch_sessions_max: usize,
+    pub fetch_bytes_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node_id: NodeId,
+    pub rack: Option<String>,
+    pub core_count: u16,
+    pub data: PathBuf,
+    pub limits: Limits,
+    pub auto_create_topics: bool,
+    pub defaults: Defaults,
+    pub retention_check: Duration,
+    producer_expiration_ms: i64,
+}
+
+impl Settings {
+    /// The settings of a broker with this config on this machine.
+    ///
+    /// # Errors
+    /// Says which default for topics is not valid, and why.
+    pub fn new(config: &Config, in_force: &InForce) -> Result<Settings, String> {
+        let core_count =
+            u16::try_from(in_force.plan.shards.len()).map_err(|_| "too many cores".to_owned())?;
+        let topics = &config.topics;
+        let defaults = Defaults::new(topic_defaults(config), topics.num_partitions, 1);
+        Ok(Settings {
+            node_id: NodeId(config.node.id),
+            rack: config.node.rack.clone(),
+            core_count,
+            data: config.data.dir.clone(),
+            limits: limits(config, in_force, usize::from(core_count)),
+            auto_create_topics: topics.auto_create,
+            defaults: defaults.map_err(|refusal| refusal.message)?,
+            retention_check: Duration::from_millis(
+                u64::try_from(topics.retention_check_interval_ms).unwrap_or(0),
+            ),
+            producer_expiration_ms: topics.producer_id_expiration_ms,
+        })
+    }
+
+    /// What a log of this topic has to know.
+    pub fn log_config(&self, topic: &Topic) -> LogConfig {
+        let settings = effective(&topic.configs, &self.defaults);
+        LogConfig {
+            segment_bytes: settings.segment_bytes,
+            segment_ms: settings.segment_ms,
+            retention_ms: settings.retention_ms,
+            retention_bytes: settings.retention_bytes,
+            deletes: settings.cleanup_delete,
+            compacted: settings.cleanup_compact,
+            durability: durability(settings.durability),
+            max_message_bytes: settings.max_message_bytes,
+            timestamp_type: match settings.timestamp_type {
+                TimestampType::CreateTime => engine::batch::TimestampType::CreateTime,
+                TimestampType::LogAppendTime => engine::batch::TimestampType::LogAppendTime,
+            },
+            before_max_ms: settings.timestamp_before_max_ms,
+            after_max_ms: settings.timestamp_after_max_ms,
+            compression: codec(settings.compression),
+            producer_expiration_ms: self.producer_expiration_ms,
+            ..LogConfig::default()
+        }
+    }
+}
+
+/// The listener as clients are told of it.
+pub fn listener(host: String, port: u16) -> Listener {
+    Listener { name: LISTENER_NAME.to_owned(), host, port, security_protocol: PLAINTEXT }
+}
+
+fn limits(config: &Config, in_force: &InForce, cores: usize) -> Limits {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let limits = &config.limits;
+    Limits {
+        request_bytes_max: bytes(in_force.request_bytes_max),
+        connections_max: count(limits.connections_max).div_ceil(cores),
+        requests_per_connection_max: count(limits.connection_requests_in_flight_max),
+        in_flight_bytes_max: bytes(in_force.connection_bytes_in_flight_max),
+        idle: Duration::from_millis(limits.connection_idle_ms_max),
+        fetch_sessions_max: count(limits.fetch_sessions_max).div_ceil(cores),
+        fetch_bytes_max: bytes(in_force.fetch_bytes_max),
+    }
+}
+
+/// The broker's defaults under the topics' names.
+fn topic_defaults(config: &Config) -> BTreeMap<String, String> {
+    let topics = &config.topics;
+    let mut defaults = BTreeMap::new();
+    let mut set = |name: &str, value: String| drop(defaults.insert(name.to_owned(), value));
+    set("retention.ms", topics.retention_ms.to_string());
+    set("retention.bytes", topics.retention_bytes.to_string());
+    set("segment.bytes", topics.segment_bytes.to_string());
+    set("segment.ms", topics.segment_ms.to_string());
+    set("max.message.bytes", topics.max_message_bytes.to_string());
+    set("compression.type", topics.compression_type.clone());
+    set("file.delete.delay.ms", topics.file_delete_delay_ms.to_string());
+    set("message.timestamp.before.max.ms", topics.timestamp_before_max_ms.to_string());
+    set("message.timestamp.after.max.ms", topics.timestamp_after_max_ms.to_string());
+    let timestamp_type = match topics.timestamp_type {
+        config::TimestampType::CreateTime => "CreateTime",
+        config::TimestampType::LogAppendTime => "LogAppendTime",
+    };
+    set("message.timestamp.type", timestamp_type.to_owned());
+    match config.durability {
+        config::Durability::Fsync => set("corelog.durability", "fsync".to_owned()),
+        config::Durability::Write { flush_messages, flush_ms } => {
+            set("corelog.durability", "write".to_owned());
+            set("flush.messages", flush_messages.to_string());
+            set("flush.ms", flush_ms.to_string());
+        }
+    }
+    defaults
+}
+
+/// The engine writes "never" as 0.
+fn durability(durability: Durability) -> engine::log::Durability {
+    let bound = |bound: u64| if bound == u64::MAX { 0 } else { bound };
+    match durability {
+        Durability::Fsync => engine::log::Durability::Fsync,
+        Durability::Write { flush_messages, flush_ms } => engine::log::Durability::Write {
+            flush_messages: bound(flush_messages),
+            flush_ms: bound(flush_ms),
+        },
+    }
+}
+
+fn codec(compression: Compression) -> Option<Codec> {
+    match compression {
+        Compression::Producer => None,
+        Compression::Uncompressed => Some(Codec::None),
+        Compression::Gzip => Some(Codec::Gzip),
+        Compression::Snappy => Some(Codec::Snappy),
+        Compression::Lz4 => Some(Codec::Lz4),
+        Compression::Zstd => Some(Codec::Zstd),
+    }
+}

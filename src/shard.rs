@@ -1,0 +1,279 @@
+//! One core's part of the broker: the partitions it owns, its view of the metadata, and the mail of the other cores.
+//!
+//! Invariants:
+//! - A partition's log is touched by its owner only; every other core asks by mail, and asking oneself is a call.
+//! - Metadata changes by applying committed commands in their order, on every core, and in no other way.
+//! - No reference into this state lives across an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use coord::metadata::{Change, Image};
+use engine::folder::Folder;
+use engine::ids::PartitionId;
+use engine::store::Store;
+use rt::sync::{Event, oneshot};
+use rt::{Class, Core, CoreId, Port, Task};
+
+use crate::controller::{Controller, ControllerAnswer, ControllerRequest};
+use crate::fetch_session::Sessions;
+use crate::settings::{Limits, Settings};
+
+pub mod hosted;
+pub mod join;
+pub mod mail;
+mod owner;
+pub mod ownership;
+
+use hosted::Hosted;
+use mail::{Answer, Ask, Mail};
+use ownership::Ownership;
+
+/// The core that runs the controller and keeps the metadata log.
+pub const CONTROLLER_CORE: CoreId = CoreId(0);
+
+/// What a core needs to begin.
+pub struct Beginning {
+    pub folder: Arc<Folder>,
+    pub image: Image,
+    pub address: std::net::SocketAddr,
+}
+
+/// Producer ids that this core may still hand out.
+#[derive(Debug, Default)]
+pub struct ProducerIds {
+    pub next: i64,
+    pub end: i64,
+}
+
+pub struct Shard {
+    pub core: Core,
+    pub settings: Arc<Settings>,
+    pub metadata: RefCell<Image>,
+    pub ownership: RefCell<Ownership>,
+    pub sessions: RefCell<Sessions>,
+    pub producer_ids: RefCell<ProducerIds>,
+    pub(crate) store: Store,
+    hosted: RefCell<HashMap<PartitionId, Rc<Hosted>, ahash::RandomState>>,
+    controller: RefCell<Option<Rc<Controller>>>,
+    port: Port<Mail>,
+    pending: RefCell<HashMap<u64, oneshot::Sender<Answer>, ahash::RandomState>>,
+    question_next: Cell<u64>,
+    /// Work for other cores that they may call off.
+    working: RefCell<HashMap<(CoreId, u64), Task<()>, ahash::RandomState>>,
+    pub(crate) ended: Event,
+}
+
+impl Shard {
+    pub fn new(
+        core: Core,
+        settings: Arc<Settings>,
+        store: Store,
+        metadata: Image,
+        port: Port<Mail>,
+    ) -> Rc<Shard> {
+        Rc::new(Shard {
+            ownership: RefCell::new(Ownership::new(settings.core_count)),
+            sessions: RefCell::new(Sessions::new(settings.limits.fetch_sessions_max)),
+            core,
+            settings,
+            metadata: RefCell::new(metadata),
+            producer_ids: RefCell::default(),
+            store,
+            hosted: RefCell::default(),
+            controller: RefCell::new(None),
+            port,
+            pending: RefCell::default(),
+            question_next: Cell::new(0),
+            working: RefCell::default(),
+            ended: Event::new(),
+        })
+    }
+
+    /// Makes this core the controller's.
+    pub fn set_controller(&self, controller: Rc<Controller>) {
+        assert_eq!(self.core.id(), CONTROLLER_CORE);
+        *self.controller.borrow_mut() = Some(controller);
+    }
+
+    /// Asks the owner of something, which may be this very core.
+    pub async fn ask(self: &Rc<Self>, to: CoreId, ask: Ask) -> Answer {
+        if to == self.core.id() {
+            return owner::answer(self, ask).await;
+        }
+        let id = self.question_next.get();
+        self.question_next.set(id + 1);
+        let (sender, receiver) = oneshot::channel();
+        self.pending.borrow_mut().insert(id, sender);
+        let forget = Forget { shard: self, to, id };
+        self.port.send(to, Mail::Ask { id, ask }).await;
+        let answer = receiver.await.unwrap_or(Answer::Failed);
+        drop(forget);
+        answer
+    }
+
+    /// Asks the controller.
+    pub async fn ask_controller(self: &Rc<Self>, request: ControllerRequest) -> ControllerAnswer {
+        match self.ask(CONTROLLER_CORE, Ask::Control(request)).await {
+            Answer::Control(answer) => answer,
+            _ => ControllerAnswer::Unavailable,
+        }
+    }
+
+    /// Reads this core's mail for as long as the broker runs.
+    pub async fn read_mail(self: Rc<Self>) {
+        loop {
+            let (from, mail) = self.port.recv().await;
+            match mail {
+                Mail::Answer { id, answer } => {
+                    // The asker may have gone away meanwhile.
+                    let sender = self.pending.borrow_mut().remove(&id);
+                    if let Some(sender) = sender {
+                        drop(sender.send(answer));
+                    }
+                }
+                Mail::Ask { id, ask } => self.clone().work_for(from, id, ask),
+                Mail::End => self.ended.notify_all(),
+                Mail::Forget { id } => {
+                    let task = self.working.borrow_mut().remove(&(from, id));
+                    if let Some(task) = task {
+                        task.abort();
+                    }
+                }
+            }
+        }
+    }
+
+    fn work_for(self: Rc<Self>, from: CoreId, id: u64, ask: Ask) {
+        let class = match ask {
+            Ask::Control(_) | Ask::Apply(_) | Ask::Begin(_) | Ask::Stop => Class::Control,
+            Ask::Produce(_) => Class::Produce,
+            Ask::Fetch(_) | Ask::Watch(_) | Ask::Offsets(_) | Ask::EpochEnds(_) => Class::Fetch,
+        };
+        // Metadata changes take effect in the order of the mail, before anything that comes after them.
+        let ask = match ask {
+            Ask::Apply(changes) => {
+                self.apply(&changes);
+                Ask::Apply(changes)
+            }
+            other => other,
+        };
+        let may_be_forgotten = matches!(ask, Ask::Watch(_));
+        let shard = self.clone();
+        let task = self.core.spawn(class, async move {
+            let mut reply = Reply { shard: shard.clone(), to: from, id, answer: Answer::Failed };
+            reply.answer = owner::answer(&shard, ask).await;
+        });
+        if may_be_forgotten {
+            self.working.borrow_mut().insert((from, id), task);
+        }
+    }
+
+    /// Takes up committed changes of the metadata and starts opening and closing logs as they demand.
+    pub fn apply(self: &Rc<Self>, changes: &[Change]) {
+        for change in changes {
+            self.metadata.borrow_mut().absorb(change);
+            hosted::follow(self, change);
+        }
+    }
+
+    pub(crate) fn controller(&self) -> Option<Rc<Controller>> {
+        self.controller.borrow().clone()
+    }
+
+    /// A partition that this core owns.
+    pub(crate) fn hosted(&self, partition: PartitionId) -> Option<Rc<Hosted>> {
+        self.hosted.borrow().get(&partition).cloned()
+    }
+
+    pub(crate) fn host(&self, partition: PartitionId, hosted: Rc<Hosted>) {
+        self.hosted.borrow_mut().insert(partition, hosted);
+    }
+
+    pub(crate) fn unhost(&self, partition: PartitionId) -> Option<Rc<Hosted>> {
+        self.hosted.borrow_mut().remove(&partition)
+    }
+
+    /// Hosts everything that the metadata gives to this core: at start-up.
+    pub fn host_all(self: &Rc<Self>) {
+        let topics: Vec<_> = self.metadata.borrow().topics().cloned().collect();
+        topics.iter().for_each(|topic| hosted::host_all(self, topic));
+    }
+
+    /// Waits until every log of this core is open, or has failed to open.
+    pub async fn all_open(&self) {
+        for hosted in self.all_hosted() {
+            // A log that fails to open says so to those who ask for it.
+            drop(hosted.log().await);
+        }
+    }
+
+    /// Closes what this core owns. False if something could not be closed cleanly.
+    pub async fn stop(&self) -> bool {
+        match self.store.close().await {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("corelog: core {} could not close its logs cleanly: {error}", self.core.id().0);
+                false
+            }
+        }
+    }
+
+    /// Ends another core's main task.
+    pub(crate) async fn end(&self, core: CoreId) {
+        self.port.send(core, Mail::End).await;
+    }
+
+    /// Answers a question that came before this shard existed.
+    pub(crate) async fn answer(&self, to: CoreId, id: u64, answer: Answer) {
+        self.port.send(to, Mail::Answer { id, answer }).await;
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
+    /// All partitions that this core owns, in no particular order.
+    pub fn all_hosted(&self) -> Vec<Rc<Hosted>> {
+        self.hosted.borrow().values().cloned().collect()
+    }
+}
+
+/// Forgets a question whose asker went away.
+struct Forget<'a> {
+    shard: &'a Rc<Shard>,
+    to: CoreId,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let unanswered = self.shard.pending.borrow_mut().remove(&self.id).is_some();
+        if unanswered {
+            // Best effort: what is not called off ends at its own timeout.
+            drop(self.shard.port.try_send(self.to, Mail::Forget { id: self.id }));
+        }
+    }
+}
+
+/// Sends an answer, also when the work on it panicked.
+struct Reply {
+    shard: Rc<Shard>,
+    to: CoreId,
+    id: u64,
+    answer: Answer,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let answer = std::mem::replace(&mut self.answer, Answer::Failed);
+        self.shard.working.borrow_mut().remove(&(self.to, self.id));
+        let Err(mail) = self.shard.port.try_send(self.to, Mail::Answer { id: self.id, answer }) else {
+            return;
+        };
+        let (shard, to) = (self.shard.clone(), self.to);
+        self.shard.core.spawn(Class::Control, async move { shard.port.send(to, mail).await });
+    }
+}

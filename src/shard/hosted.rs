@@ -1,0 +1,203 @@
+//! The partitions that a core owns: opened when the metadata says so, closed and removed when it says so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use coord::metadata::{Change, Topic};
+use engine::ids::{LeaderEpoch, PartitionId};
+use engine::log::{Log, LogConfig};
+use engine::store::OpenPartition;
+use net::error_code::ErrorCode;
+use rt::Class;
+use rt::sync::Event;
+
+use crate::shard::Shard;
+
+/// One partition on its owner.
+pub struct Hosted {
+    pub id: PartitionId,
+    pub topic_name: String,
+    state: RefCell<State>,
+    settled: Event,
+    watches: RefCell<HashMap<u64, Rc<Event>, ahash::RandomState>>,
+    watch_next: Cell<u64>,
+}
+
+enum State {
+    Opening,
+    Open(Log),
+    /// What clients are told, and why for the operator.
+    Failed(ErrorCode, String),
+    Deleted,
+}
+
+impl Hosted {
+    fn new(id: PartitionId, topic_name: String) -> Rc<Hosted> {
+        Rc::new(Hosted {
+            id,
+            topic_name,
+            state: RefCell::new(State::Opening),
+            settled: Event::new(),
+            watches: RefCell::default(),
+            watch_next: Cell::new(0),
+        })
+    }
+
+    /// The log, once it is open.
+    ///
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR where it could not be opened, UNKNOWN_TOPIC_OR_PARTITION where it was deleted.
+    pub async fn log(&self) -> Result<Log, ErrorCode> {
+        loop {
+            match &*self.state.borrow() {
+                State::Opening => {}
+                State::Open(log) => return Ok(log.clone()),
+                State::Failed(code, _) => return Err(*code),
+                State::Deleted => return Err(ErrorCode::UnknownTopicOrPartition),
+            }
+            self.settled.wait().await;
+        }
+    }
+
+    /// The log if it is open now.
+    pub fn open_log(&self) -> Option<Log> {
+        match &*self.state.borrow() {
+            State::Open(log) => Some(log.clone()),
+            State::Opening | State::Failed(..) | State::Deleted => None,
+        }
+    }
+
+    /// Why this partition is not served, if that is so.
+    pub fn failure(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Failed(_, why) => Some(why.clone()),
+            State::Opening | State::Open(_) | State::Deleted => None,
+        }
+    }
+
+    /// Rings `event` at the next change of this partition, until the guard is dropped.
+    pub fn watch(self: &Rc<Self>, event: Rc<Event>) -> Watch {
+        let id = self.watch_next.get();
+        self.watch_next.set(id + 1);
+        self.watches.borrow_mut().insert(id, event);
+        Watch { hosted: self.clone(), id }
+    }
+
+    fn ring(&self) {
+        self.watches.borrow().values().for_each(|event| event.notify_all());
+    }
+
+    fn settle(&self, state: State) {
+        *self.state.borrow_mut() = state;
+        self.settled.notify_all();
+        self.ring();
+    }
+}
+
+/// A registered interest in one partition.
+pub struct Watch {
+    hosted: Rc<Hosted>,
+    id: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hosted.watches.borrow_mut().remove(&self.id);
+    }
+}
+
+/// Does what a change of the metadata asks of this core.
+pub fn follow(shard: &Rc<Shard>, change: &Change) {
+    match change {
+        Change::TopicCreated(topic) => host_all(shard, topic),
+        Change::Partitions { topic, .. } => host_all(shard, topic),
+        Change::TopicDeleted(topic) => topic.ids().for_each(|(partition, _)| remove(shard, partition)),
+        Change::TopicConfigs(topic) => reconfigure(shard, topic),
+        Change::Broker(_) | Change::BrokerGone(_) | Change::Feature { .. } | Change::ProducerIds { .. } => {}
+    }
+}
+
+/// Hosts those partitions of a topic that this broker leads and this core does not know yet.
+pub fn host_all(shard: &Rc<Shard>, topic: &Topic) {
+    for (id, partition) in topic.ids() {
+        if partition.leader == Some(shard.settings.node_id) {
+            host(shard, topic, id, partition.leader_epoch);
+        }
+    }
+}
+
+/// Starts opening the log of a partition if it falls to this core.
+fn host(shard: &Rc<Shard>, topic: &Topic, partition: PartitionId, leader_epoch: LeaderEpoch) {
+    let owner = shard.ownership.borrow_mut().place(partition);
+    if owner != shard.core.id() || shard.hosted(partition).is_some() {
+        return;
+    }
+    let hosted = Hosted::new(partition, topic.name.clone());
+    let config = shard.settings.log_config(topic);
+    shard.host(partition, hosted.clone());
+    let shard = shard.clone();
+    shard.core.clone().spawn(Class::Control, async move { open(shard, hosted, config, leader_epoch).await });
+}
+
+async fn open(shard: Rc<Shard>, hosted: Rc<Hosted>, config: LogConfig, leader_epoch: LeaderEpoch) {
+    let how =
+        OpenPartition { id: hosted.id, topic_name: hosted.topic_name.clone(), config, epoch: leader_epoch };
+    let opened = shard.store.open_log(how).await;
+    match opened {
+        Ok(log) => {
+            if matches!(&*hosted.state.borrow(), State::Deleted) {
+                // Deleted while it was opening.
+                delete(&shard, hosted.id).await;
+                return;
+            }
+            hosted.settle(State::Open(log.clone()));
+            pump(hosted, log).await;
+        }
+        Err(error) => {
+            let why = error.to_string();
+            eprintln!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
+            hosted.settle(State::Failed(ErrorCode::KafkaStorageError, why));
+        }
+    }
+}
+
+/// Wakes those who wait for news of a partition, for as long as its log is served.
+async fn pump(hosted: Rc<Hosted>, log: Log) {
+    let moved = log.subscribe();
+    loop {
+        moved.wait().await;
+        hosted.ring();
+        if hosted.open_log().is_none() {
+            return;
+        }
+    }
+}
+
+fn remove(shard: &Rc<Shard>, partition: PartitionId) {
+    shard.ownership.borrow_mut().remove(partition);
+    let Some(hosted) = shard.unhost(partition) else { return };
+    let was_open = hosted.open_log().is_some();
+    hosted.settle(State::Deleted);
+    if was_open {
+        let shard = shard.clone();
+        shard.core.clone().spawn(Class::Background, async move { delete(&shard, partition).await });
+    }
+}
+
+async fn delete(shard: &Rc<Shard>, partition: PartitionId) {
+    if let Err(error) = shard.store.delete_log(partition).await {
+        eprintln!("corelog: files of a deleted partition could not be removed: {error}");
+    }
+}
+
+fn reconfigure(shard: &Rc<Shard>, topic: &Topic) {
+    let config = shard.settings.log_config(topic);
+    for hosted in shard.all_hosted() {
+        if hosted.id.topic == topic.id
+            && let Some(log) = hosted.open_log()
+        {
+            log.set_config(config.clone());
+        }
+    }
+}

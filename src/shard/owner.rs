@@ -1,0 +1,260 @@
+//! The owner's side of every question between cores.
+
+use std::rc::Rc;
+
+use engine::ids::{LeaderEpoch, Offset};
+use engine::log::{AppendError, AppendKind, Log, ReadError};
+use net::error_code::ErrorCode;
+use rt::sync::Event;
+
+use crate::controller::ControllerAnswer;
+use crate::shard::Shard;
+use crate::shard::hosted::Hosted;
+use crate::shard::join::{before, join_all};
+use crate::shard::mail::{
+    Answer, Ask, EpochEndAsk, EpochEndFound, FetchAsk, FetchPart, Fetched, OffsetAsk, OffsetFound,
+    ProduceAsk, ProducePart, Produced, WantedOffset, WatchAsk,
+};
+
+pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
+    match ask {
+        Ask::Produce(ask) => Answer::Produce(produce(shard, ask).await),
+        Ask::Fetch(ask) => Answer::Fetch(fetch(shard, ask).await),
+        Ask::Watch(ask) => {
+            watch(shard, ask).await;
+            Answer::Ready
+        }
+        Ask::Offsets(asks) => Answer::Offsets(join_all(asks.into_iter().map(|ask| offset(shard, ask))).await),
+        Ask::EpochEnds(asks) => {
+            Answer::EpochEnds(join_all(asks.into_iter().map(|ask| epoch_end(shard, ask))).await)
+        }
+        Ask::Control(request) => Answer::Control(match shard.controller() {
+            Some(controller) => controller.handle(request).await,
+            None => ControllerAnswer::Unavailable,
+        }),
+        // The change itself was applied when the mail was read; what is left is to wait for the logs it opened.
+        Ask::Apply(_) => {
+            shard.all_open().await;
+            Answer::Applied
+        }
+        Ask::Stop => Answer::Stopped { clean: shard.stop().await },
+        // A shard has begun already.
+        Ask::Begin(_) => Answer::Failed,
+    }
+}
+
+async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
+    let mut produced = Vec::with_capacity(ask.parts.len());
+    let mut waiting = Vec::new();
+    for part in ask.parts {
+        let place = produced.len();
+        match append(shard, part).await {
+            Ok((log, done, last)) => {
+                waiting.push((place, log, last));
+                produced.push(done);
+            }
+            Err(failed) => produced.push(failed),
+        }
+    }
+    if !ask.wait {
+        return produced;
+    }
+    let commits = waiting.into_iter().map(|(place, log, last)| async move {
+        (place, before(log.committed(last), shard.core.sleep(ask.timeout)).await)
+    });
+    for (place, outcome) in join_all(commits).await {
+        match outcome {
+            Some(Ok(())) => {}
+            Some(Err(_)) => {
+                produced[place] = Produced::failed(produced[place].place, ErrorCode::KafkaStorageError, None);
+            }
+            None => produced[place].error = ErrorCode::RequestTimedOut,
+        }
+    }
+    produced
+}
+
+async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, Offset), Produced> {
+    let ProducePart { place, partition, records } = part;
+    let hosted = shard
+        .hosted(partition)
+        .ok_or_else(|| Produced::failed(place, ErrorCode::NotLeaderOrFollower, None))?;
+    let log = hosted.log().await.map_err(|code| Produced::failed(place, code, hosted.failure()))?;
+    let appended = log.append(records, AppendKind::Client).await;
+    let appended = appended.map_err(|error| refused(place, &log, error))?;
+    let done = Produced {
+        place,
+        error: ErrorCode::None,
+        base_offset: appended.base_offset.0,
+        log_append_time_ms: appended.log_append_time_ms,
+        log_start_offset: appended.log_start_offset.0,
+        message: None,
+        record_errors: Vec::new(),
+    };
+    Ok((log, done, appended.last_offset))
+}
+
+/// The answer for a batch that was not appended. Kafka gives the log's start for what the log itself refused, and -1
+/// for what it refused before it looked at the log.
+fn refused(place: usize, log: &Log, error: AppendError) -> Produced {
+    let plain = |code, early| (code, early, None, Vec::new());
+    let (code, early, message, record_errors) = match error {
+        AppendError::InvalidRecord { message, record_errors } => {
+            (ErrorCode::InvalidRecord, false, Some(message), record_errors)
+        }
+        AppendError::InvalidTimestamp { message, record_errors } => {
+            (ErrorCode::InvalidTimestamp, false, Some(message), record_errors)
+        }
+        AppendError::Corrupt => plain(ErrorCode::CorruptMessage, true),
+        AppendError::MessageTooLarge => plain(ErrorCode::MessageTooLarge, true),
+        AppendError::RecordListTooLarge => plain(ErrorCode::RecordListTooLarge, true),
+        AppendError::OutOfOrderSequence => plain(ErrorCode::OutOfOrderSequenceNumber, false),
+        AppendError::InvalidProducerEpoch => plain(ErrorCode::InvalidProducerEpoch, false),
+        AppendError::UnsupportedCompression => plain(ErrorCode::UnsupportedCompressionType, true),
+        AppendError::InvalidTxnState => plain(ErrorCode::InvalidTxnState, false),
+        AppendError::Storage(why) => (ErrorCode::KafkaStorageError, true, Some(why), Vec::new()),
+    };
+    let log_start_offset = if early { -1 } else { log.log_start_offset().0 };
+    Produced { log_start_offset, record_errors, ..Produced::failed(place, code, message) }
+}
+
+async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
+    let mut left = ask.max_bytes;
+    let mut first = true;
+    let mut found = Vec::with_capacity(ask.parts.len());
+    for part in ask.parts {
+        let one = fetch_part(shard, &part, left, first).await;
+        left = left.saturating_sub(one.bytes);
+        first &= one.bytes == 0;
+        found.push(one);
+    }
+    found
+}
+
+/// Reads for one partition. `first` lets one batch through however large it is (KIP-74).
+async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, first: bool) -> Fetched {
+    let log = match leader_log(shard, part.partition, part.current_leader_epoch).await {
+        Ok(log) => log,
+        Err(code) => return Fetched::failed(part.place, code),
+    };
+    let high_watermark = log.high_watermark();
+    let mut fetched = Fetched {
+        high_watermark: high_watermark.0,
+        log_start_offset: log.log_start_offset().0,
+        ..Fetched::failed(part.place, ErrorCode::None)
+    };
+    if part.last_fetched_epoch >= 0 {
+        match log.end_offset_for_epoch(LeaderEpoch(part.last_fetched_epoch)) {
+            Some((epoch, end)) if epoch.0 < part.last_fetched_epoch || end.0 < part.fetch_offset => {
+                fetched.diverging = Some((epoch.0, end.0));
+                return fetched;
+            }
+            Some(_) => {}
+            None => return Fetched::failed(part.place, ErrorCode::OffsetOutOfRange),
+        }
+    }
+    let in_range = log.log_start_offset().0..=log.log_end_offset().0;
+    if !in_range.contains(&part.fetch_offset) {
+        return Fetched::failed(part.place, ErrorCode::OffsetOutOfRange);
+    }
+    let bytes_max = part.partition_max_bytes.min(left);
+    if part.fetch_offset >= high_watermark.0 || (bytes_max == 0 && !first) {
+        return fetched;
+    }
+    match log.read(Offset(part.fetch_offset), bytes_max, first, high_watermark).await {
+        Ok(read) => {
+            fetched.bytes = read.bytes;
+            fetched.records = read.slices;
+            fetched
+        }
+        Err(ReadError::OutOfRange) => Fetched::failed(part.place, ErrorCode::OffsetOutOfRange),
+        Err(ReadError::Storage(_)) => Fetched::failed(part.place, ErrorCode::KafkaStorageError),
+    }
+}
+
+/// The log of a partition led here, after the check of the epoch that the client believes in (KIP-320).
+async fn leader_log(
+    shard: &Rc<Shard>,
+    partition: engine::ids::PartitionId,
+    epoch_of_client: i32,
+) -> Result<Log, ErrorCode> {
+    let hosted = shard.hosted(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let log = hosted.log().await?;
+    let epoch = log.leader_epoch().0;
+    if epoch_of_client >= 0 && epoch_of_client < epoch {
+        return Err(ErrorCode::FencedLeaderEpoch);
+    }
+    if epoch_of_client > epoch {
+        return Err(ErrorCode::UnknownLeaderEpoch);
+    }
+    Ok(log)
+}
+
+async fn watch(shard: &Rc<Shard>, ask: WatchAsk) {
+    let event = Rc::new(Event::new());
+    let mut guards = Vec::with_capacity(ask.seen.len());
+    for (partition, seen) in &ask.seen {
+        let Some(hosted) = shard.hosted(*partition) else { return };
+        if !unchanged(&hosted, *seen) {
+            return;
+        }
+        guards.push(hosted.watch(event.clone()));
+    }
+    let moved = async {
+        loop {
+            event.wait().await;
+            let still = |(partition, seen): &(_, i64)| {
+                shard.hosted(*partition).is_some_and(|hosted| unchanged(&hosted, *seen))
+            };
+            if !ask.seen.iter().all(still) {
+                return;
+            }
+        }
+    };
+    before(moved, shard.core.sleep(ask.timeout)).await;
+}
+
+fn unchanged(hosted: &Hosted, seen: i64) -> bool {
+    hosted.open_log().is_some_and(|log| !log.is_poisoned() && log.high_watermark().0 == seen)
+}
+
+async fn offset(shard: &Rc<Shard>, ask: OffsetAsk) -> OffsetFound {
+    let nothing =
+        |error| OffsetFound { place: ask.place, error, timestamp: -1, offset: -1, leader_epoch: -1 };
+    let log = match leader_log(shard, ask.partition, ask.current_leader_epoch).await {
+        Ok(log) => log,
+        Err(code) => return nothing(code),
+    };
+    let found = match ask.wanted {
+        WantedOffset::Latest => Ok(Some((log.high_watermark(), -1, log.leader_epoch()))),
+        WantedOffset::Earliest => {
+            let start = log.log_start_offset();
+            Ok(Some((start, -1, log.epoch_at(start).unwrap_or(log.leader_epoch()))))
+        }
+        WantedOffset::Tiered => Ok(None),
+        WantedOffset::MaxTimestamp => log.offset_of_max_timestamp().await,
+        WantedOffset::AtTimestamp(timestamp) => log.offset_for_timestamp(timestamp).await,
+    };
+    match found {
+        Ok(Some((offset, timestamp, epoch))) => OffsetFound {
+            place: ask.place,
+            error: ErrorCode::None,
+            timestamp,
+            offset: offset.0,
+            leader_epoch: epoch.0,
+        },
+        Ok(None) => nothing(ErrorCode::None),
+        Err(_) => nothing(ErrorCode::KafkaStorageError),
+    }
+}
+
+async fn epoch_end(shard: &Rc<Shard>, ask: EpochEndAsk) -> EpochEndFound {
+    let answer = |error, epoch, end_offset| EpochEndFound { place: ask.place, error, epoch, end_offset };
+    match leader_log(shard, ask.partition, ask.current_leader_epoch).await {
+        Err(code) => answer(code, -1, -1),
+        Ok(log) => match log.end_offset_for_epoch(LeaderEpoch(ask.epoch)) {
+            Some((epoch, end)) => answer(ErrorCode::None, epoch.0, end.0),
+            None => answer(ErrorCode::None, -1, -1),
+        },
+    }
+}
