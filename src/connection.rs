@@ -53,6 +53,11 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
 }
 
 impl Shared {
+    /// The oldest request, if its answer is there already.
+    fn next_finished(&self) -> Option<(usize, Task<Reply>)> {
+        self.replies.borrow_mut().pop_front_if(|(_, task)| task.is_finished())
+    }
+
     fn close(&self) {
         if !self.closed.replace(true) {
             self.stream.shutdown();
@@ -91,25 +96,24 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
             shared.arrived.wait().await;
             continue;
         };
-        let mut reply = task.await;
-        let mut bytes_done = bytes;
+        let mut done = Some((bytes, task.await));
+        let mut bytes_done = 0;
         let mut keep_open = true;
-        for _ in 0..REPLIES_PER_SEND_MAX {
+        let mut replies = 0;
+        while let Some((bytes, reply)) = done.take() {
+            bytes_done += bytes;
+            replies += 1;
             match reply {
                 Ok(Reply::Bytes(slices)) => out.extend(slices),
                 Ok(Reply::Nothing) => {}
-                Ok(Reply::Close) | Err(_) => {
-                    keep_open = false;
-                    break;
+                Ok(Reply::Close) | Err(_) => keep_open = false,
+            }
+            if keep_open && replies < REPLIES_PER_SEND_MAX {
+                let next = shared.next_finished();
+                if let Some((bytes, task)) = next {
+                    done = Some((bytes, task.await));
                 }
             }
-            let ready = shared.replies.borrow().front().is_some_and(|(_, task)| task.is_finished());
-            if !ready {
-                break;
-            }
-            let Some((bytes, task)) = shared.replies.borrow_mut().pop_front() else { break };
-            bytes_done += bytes;
-            reply = task.await;
         }
         if !out.is_empty() {
             let sent = shared.stream.send(std::mem::take(&mut out)).await;

@@ -14,6 +14,9 @@ use super::{Reply, Request, Unanswerable, topics};
 use crate::shard::join::join_all;
 use crate::shard::mail::{Answer, Ask, OffsetAsk, OffsetFound, WantedOffset};
 
+/// The first version that tells the leader epoch.
+const EPOCH_FROM: i16 = 4;
+
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: ListOffsetsRequest = request.decode()?;
     let mut times: HashMap<(&str, i32), u32> = HashMap::new();
@@ -56,7 +59,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
             }
         }
     }
-    request.answer(&response(&body, found))
+    request.answer(&response(&body, found, request.version))
 }
 
 /// What a timestamp of the request stands for.
@@ -76,6 +79,7 @@ fn wanted(timestamp: i64, version: i16) -> Result<WantedOffset, ErrorCode> {
 fn response<'a>(
     body: &'a ListOffsetsRequest<'a>,
     found: Vec<Result<OffsetFound, ErrorCode>>,
+    version: i16,
 ) -> ListOffsetsResponse<'a> {
     let mut found = found.into_iter();
     let mut topics = Vec::with_capacity(body.topics.len());
@@ -83,7 +87,7 @@ fn response<'a>(
         let parts = topic.partitions.iter().zip(&mut found);
         topics.push(ListOffsetsTopicResponse {
             name: topic.name.clone(),
-            partitions: parts.map(|(asked, one)| partition_response(asked.partition_index, one)).collect(),
+            partitions: parts.map(|(asked, one)| partition_response(asked.partition_index, one, version)).collect(),
         });
     }
     ListOffsetsResponse { topics, ..Default::default() }
@@ -92,6 +96,7 @@ fn response<'a>(
 fn partition_response(
     partition_index: i32,
     found: Result<OffsetFound, ErrorCode>,
+    version: i16,
 ) -> ListOffsetsPartitionResponse {
     match found {
         Ok(one) => ListOffsetsPartitionResponse {
@@ -99,7 +104,8 @@ fn partition_response(
             error_code: one.error as i16,
             timestamp: one.timestamp,
             offset: one.offset,
-            leader_epoch: one.leader_epoch,
+            // Older clients have no field for it.
+            leader_epoch: if version >= EPOCH_FROM { one.leader_epoch } else { -1 },
         },
         Err(code) => {
             ListOffsetsPartitionResponse { partition_index, error_code: code as i16, ..Default::default() }
