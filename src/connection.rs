@@ -55,7 +55,8 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
 impl Shared {
     /// The oldest request, if its answer is there already.
     fn next_finished(&self) -> Option<(usize, Task<Reply>)> {
-        self.replies.borrow_mut().pop_front_if(|(_, task)| task.is_finished())
+        let mut replies = self.replies.borrow_mut();
+        if replies.front()?.1.is_finished() { replies.pop_front() } else { None }
     }
 
     fn close(&self) {

@@ -104,6 +104,9 @@ fn partition_of(partition_index: i32, partition: &Partition) -> DescribeTopicPar
         leader_epoch: partition.leader_epoch.0,
         replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
         isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
+        // Null is for versions without them; the Java client takes these lists apart unasked.
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
         ..Default::default()
     }
 }

@@ -87,7 +87,9 @@ fn response<'a>(
         let parts = topic.partitions.iter().zip(&mut found);
         topics.push(ListOffsetsTopicResponse {
             name: topic.name.clone(),
-            partitions: parts.map(|(asked, one)| partition_response(asked.partition_index, one, version)).collect(),
+            partitions: parts
+                .map(|(asked, one)| partition_response(asked.partition_index, one, version))
+                .collect(),
         });
     }
     ListOffsetsResponse { topics, ..Default::default() }
