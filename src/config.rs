@@ -217,7 +217,7 @@ impl Address {
         (!host.is_empty() && !host.contains(bad)).then(|| Address { host: host.to_string(), port })
     }
 
-    /// 0.0.0.0 and [::] can be listened on but not connected to from elsewhere.
+    /// `0.0.0.0` and `[::]` can be listened on but not connected to from elsewhere.
     pub fn is_wildcard(&self) -> bool {
         self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
     }

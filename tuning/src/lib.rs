@@ -1,7 +1,7 @@
 //! What this machine is, where the shards should run on it, and what it lacks.
 //!
 //! - [`machine`] reads the topology, the affinity mask and the cgroup's limits from `/sys` and `/proc`.
-//! - [`plan`] decides, as a pure function, which CPU each shard is pinned to, or why none is.
+//! - [`mod@plan`] decides, as a pure function, which CPU each shard is pinned to, or why none is.
 //! - [`apply`] pins the calling thread.
 //! - [`probe`] asks the kernel and the disk what they can do.
 //! - [`doctor`] turns what was found into findings, each with the command that mends it.
