@@ -1,6 +1,6 @@
 //! One partition's log: the state, what it promises, and its public face.
 //!
-//! A log belongs to one core and is touched by no other. Decisions are taken synchronously on [`State`]; the futures
+//! A log belongs to one core and is touched by no other. Decisions are taken synchronously on `State`; the futures
 //! here only wait and do I/O, and hold no reference into the state while they wait.
 //!
 //! Invariants:
