@@ -291,6 +291,8 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
+            // The client went away before it was accepted.
+            Err(error) if is_of_one_connection(error.kind()) => continue,
             Err(error) => {
                 eprintln!("corelog: a connection could not be accepted: {error}");
                 shard.core.sleep(ACCEPT_PAUSE).await;
@@ -307,6 +309,11 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
             connection::serve(shard, stream).await;
         });
     }
+}
+
+fn is_of_one_connection(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(kind, ConnectionAborted | ConnectionReset | NotConnected)
 }
 
 /// One connection in the count, also when its task panics.

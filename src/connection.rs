@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rt::sync::Event;
-use rt::{BufMut, Class, Core, Instant, Reservation, Slice, Stream, Task};
+use rt::sync::{Event, Permit};
+use rt::{Class, Core, Instant, Reservation, Slice, Stream, Task};
 
 use crate::handlers::{self, Reply};
 use crate::shard::Shard;
@@ -20,10 +20,18 @@ const READ_BYTES: usize = 4096;
 /// Replies that are ready go out together, up to this many at a time.
 const REPLIES_PER_SEND_MAX: usize = 64;
 
+/// A request that is worked on.
+struct Pending {
+    bytes: usize,
+    /// What its frame was admitted with; goes back when it is answered.
+    _memory: Option<Rc<Permit>>,
+    task: Task<Reply>,
+}
+
 /// What the reading and the writing half share.
 struct Shared {
     stream: Stream,
-    replies: RefCell<VecDeque<(usize, Task<Reply>)>>,
+    replies: RefCell<VecDeque<Pending>>,
     arrived: Event,
     answered: Event,
     in_flight_bytes: Cell<usize>,
@@ -54,9 +62,9 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
 
 impl Shared {
     /// The oldest request, if its answer is there already.
-    fn next_finished(&self) -> Option<(usize, Task<Reply>)> {
+    fn next_finished(&self) -> Option<Pending> {
         let mut replies = self.replies.borrow_mut();
-        if replies.front()?.1.is_finished() { replies.pop_front() } else { None }
+        if replies.front()?.task.is_finished() { replies.pop_front() } else { None }
     }
 
     fn close(&self) {
@@ -69,7 +77,7 @@ impl Shared {
 }
 
 async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
-    let mut input = Input::new(shard, shared).await;
+    let mut input = Input::new(shard, shared);
     while let Some(frame) = input.next_frame().await {
         let bytes = frame.len();
         let limits = shard.limits();
@@ -84,7 +92,8 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
         }
         let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), frame));
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() + bytes);
-        shared.replies.borrow_mut().push_back((bytes, task));
+        let pending = Pending { bytes, _memory: input.memory.clone(), task };
+        shared.replies.borrow_mut().push_back(pending);
         shared.arrived.notify_all();
     }
 }
@@ -93,27 +102,24 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
     let mut out: Vec<Slice> = Vec::new();
     while !shared.closed.get() {
         let next = shared.replies.borrow_mut().pop_front();
-        let Some((bytes, task)) = next else {
+        let Some(first) = next else {
             shared.arrived.wait().await;
             continue;
         };
-        let mut done = Some((bytes, task.await));
+        let mut done = Some(first);
         let mut bytes_done = 0;
         let mut keep_open = true;
         let mut replies = 0;
-        while let Some((bytes, reply)) = done.take() {
-            bytes_done += bytes;
+        while let Some(pending) = done.take() {
+            bytes_done += pending.bytes;
             replies += 1;
-            match reply {
+            match pending.task.await {
                 Ok(Reply::Bytes(slices)) => out.extend(slices),
                 Ok(Reply::Nothing) => {}
                 Ok(Reply::Close) | Err(_) => keep_open = false,
             }
             if keep_open && replies < REPLIES_PER_SEND_MAX {
-                let next = shared.next_finished();
-                if let Some((bytes, task)) = next {
-                    done = Some((bytes, task.await));
-                }
+                done = shared.next_finished();
             }
         }
         if !out.is_empty() {
@@ -145,19 +151,17 @@ async fn close_when_idle(core: Core, shared: Rc<Shared>, idle: Duration) {
 struct Input<'a> {
     shard: &'a Rc<Shard>,
     shared: &'a Rc<Shared>,
-    /// Always there between two calls; taken while a receive has it.
-    buffer: Option<BufMut>,
-    /// How much of `buffer` holds received bytes.
-    filled: usize,
-    /// Whole frames that were received together with an earlier one, and what follows them.
+    /// Received and not yet cut: whole frames, then perhaps the beginning of one.
     pending: Slice,
+    /// What the memory of `pending` was admitted with, if it is large.
+    memory: Option<Rc<Permit>>,
 }
 
 const PREFIX_BYTES: usize = 4;
 
 impl<'a> Input<'a> {
-    async fn new(shard: &'a Rc<Shard>, shared: &'a Rc<Shared>) -> Input<'a> {
-        Input { shard, shared, buffer: None, filled: 0, pending: Slice::from_static(b"") }
+    fn new(shard: &'a Rc<Shard>, shared: &'a Rc<Shared>) -> Input<'a> {
+        Input { shard, shared, pending: Slice::from_static(b""), memory: None }
     }
 
     /// The next frame without its length prefix, or `None` when the connection is over.
@@ -185,28 +189,26 @@ impl<'a> Input<'a> {
     /// Receives until at least `wanted` bytes are pending.
     async fn receive(&mut self, wanted: usize) -> Option<()> {
         let size = wanted.max(READ_BYTES);
-        let arena = self.shard.core.buffers();
-        let mut buffer = match self.buffer.take() {
-            Some(buffer) if buffer.len() >= size => buffer,
-            _ => match arena.try_take(size, Reservation::Produce) {
-                Some(buffer) => buffer,
-                None => arena.take(size, Reservation::Produce).await,
-            },
-        };
-        buffer[..self.pending.len()].copy_from_slice(&self.pending);
-        self.filled = self.pending.len();
-        self.pending = Slice::from_static(b"");
-        while self.filled < wanted {
-            let room = self.filled..buffer.len();
+        // The old memory may be all there is: it goes before the new one is waited for.
+        let head = std::mem::replace(&mut self.pending, Slice::from_static(b"")).to_vec();
+        self.memory = None;
+        if size > READ_BYTES {
+            self.memory = Some(Rc::new(self.shard.request_memory.admit(size).await));
+        }
+        let mut buffer = self.shard.core.buffers().take(size, Reservation::Produce).await;
+        buffer[..head.len()].copy_from_slice(&head);
+        let mut filled = head.len();
+        while filled < wanted {
+            let room = filled..buffer.len();
             let (received, back) = self.shared.stream.recv(buffer, room).await;
             buffer = back;
             match received {
-                Ok(count) if count > 0 => self.filled += count,
+                Ok(count) if count > 0 => filled += count,
                 Ok(_) | Err(_) => return None,
             }
             self.shared.active_at.set(self.shard.core.now());
         }
-        self.pending = buffer.freeze(0..self.filled);
+        self.pending = buffer.freeze(0..filled);
         Some(())
     }
 }

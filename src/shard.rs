@@ -14,7 +14,7 @@ use coord::metadata::{Change, Image};
 use engine::folder::Folder;
 use engine::ids::PartitionId;
 use engine::store::Store;
-use rt::sync::{Event, oneshot};
+use rt::sync::{Event, Permit, Semaphore, oneshot};
 use rt::{Class, Core, CoreId, Port, Task};
 
 use crate::controller::{Controller, ControllerAnswer, ControllerRequest};
@@ -41,6 +41,28 @@ pub struct Beginning {
     pub address: std::net::SocketAddr,
 }
 
+/// Admission of large requests by their bytes, first come first served.
+pub struct RequestMemory {
+    pages: Semaphore,
+    pages_max: usize,
+}
+
+impl RequestMemory {
+    /// The part of the memory for produce that requests may hold. The rest is for what they append: a request that holds
+    /// memory while it waits for more of the same must be sure that some comes back without it.
+    const SHARE: usize = 3;
+
+    fn new(produce_bytes: usize) -> RequestMemory {
+        let pages_max = (produce_bytes / RequestMemory::SHARE / rt::PAGE).max(1);
+        RequestMemory { pages: Semaphore::new(pages_max), pages_max }
+    }
+
+    /// Waits until a request of `bytes` may be received. One that is larger than the whole share is admitted alone.
+    pub async fn admit(&self, bytes: usize) -> Permit {
+        self.pages.acquire(bytes.div_ceil(rt::PAGE).min(self.pages_max)).await
+    }
+}
+
 /// Producer ids that this core may still hand out.
 #[derive(Debug, Default)]
 pub struct ProducerIds {
@@ -63,6 +85,8 @@ pub struct Shard {
     question_next: Cell<u64>,
     /// Work for other cores that they may call off.
     working: RefCell<HashMap<(CoreId, u64), Task<()>, ahash::RandomState>>,
+    /// Memory that large requests may hold at one time, so that their own appends always find some.
+    pub(crate) request_memory: RequestMemory,
     pub(crate) ended: Event,
 }
 
@@ -74,6 +98,7 @@ impl Shard {
         metadata: Image,
         port: Port<Mail>,
     ) -> Rc<Shard> {
+        let request_memory = RequestMemory::new(core.buffers().largest(rt::Reservation::Produce));
         Rc::new(Shard {
             ownership: RefCell::new(Ownership::new(settings.core_count)),
             sessions: RefCell::new(Sessions::new(settings.limits.fetch_sessions_max)),
@@ -88,6 +113,7 @@ impl Shard {
             pending: RefCell::default(),
             question_next: Cell::new(0),
             working: RefCell::default(),
+            request_memory,
             ended: Event::new(),
         })
     }
