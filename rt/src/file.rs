@@ -3,7 +3,7 @@
 
 use crate::buf::{BufMut, Slice};
 use crate::core::Core;
-use crate::op::{Back, Handle, Op, Value};
+use crate::op::{Back, Handle, NO_DATA, Op, Value};
 use std::ffi::OsString;
 use std::io;
 use std::ops::Range;
@@ -214,6 +214,13 @@ impl File {
 
     pub async fn len(&self) -> io::Result<u64> {
         self.core.length(Op::Len { file: self.handle.clone() }).await
+    }
+
+    /// The first position at or behind `from` that may hold anything but zeros; `None` if all of the rest are zeros.
+    /// Space that was allocated and never written is passed over without being read.
+    pub async fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
+        let found = self.core.length(Op::NextData { file: self.handle.clone(), from }).await?;
+        Ok((found != NO_DATA).then_some(found))
     }
 
     /// Lets go of it. The descriptor closes when no clone and no operation holds it.

@@ -68,6 +68,7 @@ pub(crate) enum Op {
     Zero { file: Handle, range: Range<u64> },
     Truncate { file: Handle, len: u64 },
     Len { file: Handle },
+    NextData { file: Handle, from: u64 },
     Listen { addr: SocketAddr, shared: bool },
     Accept { listener: Handle },
     Connect { addr: SocketAddr },
@@ -75,6 +76,9 @@ pub(crate) enum Op {
     Send { socket: Handle, data: Vec<Slice> },
     Offload { job: Job },
 }
+
+/// What `NextData` brings where there is none.
+pub(crate) const NO_DATA: u64 = u64::MAX;
 
 /// What an operation brings.
 pub(crate) enum Value {
@@ -121,6 +125,7 @@ impl Op {
             | Op::Zero { .. }
             | Op::Truncate { .. }
             | Op::Len { .. }
+            | Op::NextData { .. }
             | Op::Listen { .. }
             | Op::Accept { .. }
             | Op::Connect { .. }

@@ -484,6 +484,15 @@ impl Recovery<'_> {
         let mut bytes = Vec::new();
         let mut at = start;
         while at < length {
+            // Steps of allocated, never written space lie behind most ends; reading them would take the start's time.
+            match segment.file.next_data(at).await? {
+                Some(data) if data < length => {
+                    let data = block_floor(data).max(at);
+                    bytes.resize(bytes.len() + (data - at) as usize, 0);
+                    at = data;
+                }
+                Some(_) | None => break,
+            }
             let want = (block_ceil(length) - at).min(BEHIND_WINDOW_BYTES) as usize;
             let window = read_exactly(self.core, &segment.file, at, want, Reservation::CatchUp).await?;
             if window.is_empty() {
@@ -492,6 +501,10 @@ impl Recovery<'_> {
             bytes.extend_from_slice(&window);
             at += window.len() as u64;
         }
+        // A torn flush may end in such space; it is judged with the zeros that belong to it.
+        let flush = self.how.limits.flush_bytes_max as u64 + u64::from(self.how.config.max_message_bytes);
+        let judged = length.saturating_sub(start).min(bytes.len() as u64 + flush + BLOCK_BYTES);
+        bytes.resize((judged as usize).max(bytes.len()), 0);
         Ok(bytes)
     }
 

@@ -2,7 +2,7 @@
 //! space. Each is a plain blocking call; a dropped future does not stop it.
 
 use crate::file::{DirEntry, Open};
-use crate::op::{Handle, HelperValue, Op};
+use crate::op::{Handle, HelperValue, NO_DATA, Op};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::io;
 use std::mem::take;
@@ -53,6 +53,10 @@ pub(crate) fn call_for(op: &mut Op) -> Option<Call> {
                 let stat = rustix::fs::fstat(&fd)?;
                 Ok(HelperValue::Len(u64::try_from(stat.st_size).unwrap_or(0)))
             })
+        }
+        Op::NextData { file, from } => {
+            let (fd, from) = (file.fd().clone(), *from);
+            Box::new(move || next_data(&fd, from).map(HelperValue::Len))
         }
         Op::Offload { job } => {
             let job = std::mem::replace(job, Box::new(|| ()));
@@ -127,6 +131,17 @@ fn lock(path: &Path) -> io::Result<OwnedFd> {
     let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
     rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
     Ok(fd)
+}
+
+fn next_data(fd: &OwnedFd, from: u64) -> io::Result<u64> {
+    use rustix::fs::SeekFrom;
+    match rustix::fs::seek(fd, SeekFrom::Data(from)) {
+        Ok(at) => Ok(at),
+        Err(rustix::io::Errno::NXIO) => Ok(NO_DATA),
+        // A file system that keeps no account of holes: everything is to be looked at.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(from),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn list(path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -66,6 +66,7 @@ pub(super) fn entry(op: &mut Op) -> io::Result<Prepared> {
         | Op::Zero { .. }
         | Op::Truncate { .. }
         | Op::Len { .. }
+        | Op::NextData { .. }
         | Op::Listen { .. }
         | Op::Offload { .. } => unreachable!("done by helper threads or at once"),
     })

@@ -6,7 +6,7 @@ use super::net::{Attempt, Net, TokenId, WINDOW_BYTES};
 use super::{SimConfig, Token};
 use crate::buf::Slice;
 use crate::core::splitmix;
-use crate::op::{Done, Handle, Op, OpKey, Opened, Value};
+use crate::op::{Done, Handle, NO_DATA, Op, OpKey, Opened, Value};
 use crate::time::Instant;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -260,6 +260,11 @@ impl World {
                 disk.truncate(self.file(file)?.inode, *len);
                 Ok(Value::Unit)
             }
+            // The simulated disk knows of no holes: whatever lies there is to be looked at.
+            Op::NextData { file, from } => {
+                let len = disk.len(self.file(file)?.inode);
+                Ok(Value::Len(if *from < len { *from } else { NO_DATA }))
+            }
             Op::Len { file } => Ok(Value::Len(disk.len(self.file(file)?.inode))),
             Op::Listen { addr, shared } => {
                 let token = self.token();
@@ -447,6 +452,7 @@ fn kind_of(op: &Op) -> Option<OpKind> {
         Op::ListDir { .. }
         | Op::FreeBytes { .. }
         | Op::Len { .. }
+        | Op::NextData { .. }
         | Op::Listen { .. }
         | Op::Accept { .. }
         | Op::Connect { .. }
