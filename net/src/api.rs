@@ -27,6 +27,20 @@ pub trait Visitor {
     fn visit<A: Api>(self) -> Self::Output;
 }
 
+/// A format with a schema that is no request or response: it travels inside of a record or of a field.
+pub trait Data: 'static {
+    const NAME: &str;
+    const VERSIONS: RangeInclusive<i16>;
+    type Content<'a>: Decode<'a> + Encode;
+}
+
+/// What [`crate::messages::visit_data`] calls with the format that a name stands for.
+pub trait DataVisitor {
+    type Output;
+
+    fn visit<D: Data>(self) -> Self::Output;
+}
+
 macro_rules! api_keys {
     ($($name:ident $key:literal $flexible:expr;)*) => {
         /// The kind of a request.

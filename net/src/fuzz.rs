@@ -2,7 +2,7 @@
 //!
 //! Each takes bytes from an attacker and asserts what must hold for all of them. Not called by the broker.
 
-use crate::api::{Api, Visitor};
+use crate::api::{Api, Data, DataVisitor, Visitor};
 use crate::frame::{Cut, Error, FrameCutter};
 use crate::header::RequestHeader;
 use crate::messages;
@@ -70,6 +70,22 @@ impl Body<'_> {
         let Some(once) = again(self.bytes, self.version) else { return };
         let twice = again(&once, self.version);
         assert_eq!(twice, Some(once));
+    }
+}
+
+/// What travels inside of records and fields: a byte that chooses the format, one for its version, and the content.
+pub fn formats(bytes: &[u8]) {
+    let [format, version, content @ ..] = bytes else { return };
+    let name = messages::FORMATS[usize::from(*format) % messages::FORMATS.len()];
+    let body = Body { version: i16::from(*version % 8), bytes: content };
+    messages::visit_data(name, body).expect("every listed format has a schema");
+}
+
+impl DataVisitor for Body<'_> {
+    type Output = ();
+
+    fn visit<D: Data>(self) {
+        self.settles(|bytes, version| again::<D::Content<'_>>(bytes, version));
     }
 }
 

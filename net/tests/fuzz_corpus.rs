@@ -22,3 +22,8 @@ fn frames() {
 fn requests() {
     replay("requests", net::fuzz::requests);
 }
+
+#[test]
+fn formats() {
+    replay("formats", net::fuzz::formats);
+}

@@ -1,11 +1,13 @@
 //! Bytes that no honest client sends: every prefix of every golden message, and messages with bits turned over.
 //! Nothing may panic, and nothing may allocate more than the decode budget allows.
 
+mod format_rows;
 mod golden_rows;
 mod watched;
 
+use format_rows::{FormatRow, format_rows};
 use golden_rows::{Row, rows};
-use net::api::{Api, Visitor};
+use net::api::{Api, Data, DataVisitor, Visitor};
 use net::frame::{Cut, FrameCutter};
 use net::header::RequestHeader;
 use net::messages;
@@ -141,5 +143,61 @@ fn headers_and_frames_of_noise_never_panic() {
         let mut r = Reader::new(&noise);
         drop(RequestHeader::decode(&mut r));
         assert!(r.remaining() <= noise.len());
+    }
+}
+
+/// As [`Feed`], for what travels inside of records and fields.
+struct FeedFormat<'r> {
+    row: &'r FormatRow,
+    bytes: &'r [u8],
+}
+
+impl DataVisitor for FeedFormat<'_> {
+    type Output = bool;
+
+    fn visit<D: Data>(self) -> bool {
+        feed::<D::Content<'_>>(self.bytes, self.row.version)
+    }
+}
+
+fn format_decodes(row: &FormatRow, bytes: &[u8]) -> bool {
+    messages::visit_data(&row.name, FeedFormat { row, bytes }).unwrap()
+}
+
+#[test]
+fn every_prefix_of_every_format_is_refused() {
+    for row in format_rows() {
+        for end in 0..row.body.len() {
+            assert!(!format_decodes(&row, &row.body[..end]), "{row}: {end} bytes of {}", row.body.len());
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_in_formats_never_panic_nor_allocate_beyond_the_content() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    for row in format_rows() {
+        for round in 0..60 {
+            let mut body = row.body.clone();
+            for _ in 0..1 + random(4) {
+                let at = random(body.len().max(1));
+                if let Some(byte) = body.get_mut(at) {
+                    *byte ^= 1 << random(8);
+                }
+            }
+            if round % 10 == 0 {
+                body = vec![[0x7f, 0xff, 0x80, 0xfe][random(4)]; random(64)];
+            }
+            let largest = largest_allocation(|| {
+                format_decodes(&row, &body);
+            });
+            assert!(largest <= 512 + body.len() * 256, "{row}: {largest} for {} bytes", body.len());
+        }
     }
 }

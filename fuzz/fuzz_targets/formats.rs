@@ -1,0 +1,5 @@
+//! Subscriptions, assignments and the records of the offsets topic. `cargo +nightly fuzz run formats`
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| net::fuzz::formats(bytes));
