@@ -14,6 +14,7 @@
 //! It does not replicate: the high watermark is the durable end until something else is told to move it.
 
 mod admit;
+mod ahead;
 mod append;
 mod config;
 mod read;
@@ -132,6 +133,8 @@ struct Shared {
     committed: Waiters,
     durable: Waiters,
     moved: Event,
+    /// Fires when zeros ahead of the end were written, or could not be.
+    zeroed: Event,
     config: RefCell<LogConfig>,
     counters: Cell<Counters>,
     partition: RefCell<Option<PartitionFile>>,

@@ -27,6 +27,8 @@ pub struct Segment {
     pub created_ms: i64,
     /// A step is being allocated in the background.
     pub growing: bool,
+    /// Zeros are being written behind `written`.
+    pub zeroing: bool,
     pub sealing: bool,
 }
 
@@ -50,6 +52,7 @@ impl Segment {
             max_timestamp: -1,
             created_ms,
             growing: false,
+            zeroing: false,
             sealing: false,
         }
     }

@@ -5,6 +5,8 @@
 //! flush that reaches the end of the written region carries zeros for the appends behind it ([`zeros_ahead`]).
 //! Nothing here recycles files: every byte past the end of a log is zero on media (hazard A2).
 
+use std::ops::Range;
+
 /// The unit of direct I/O: every write starts and ends on it.
 pub const BLOCK_BYTES: u64 = 4096;
 /// The first allocation of a segment; the smallest there is.
@@ -13,8 +15,17 @@ pub const STEP_BYTES_MIN: u64 = 64 * 1024;
 pub const STEP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Zeros carried behind a small flush that reached the end of the written region.
 pub const ZEROS_AHEAD_BYTES: u64 = 60 * 1024;
-/// Flushes of this size and more carry no zeros: zeroing would halve what the disk gives.
+/// Flushes of this size and more carry no zeros themselves: the write would take twice as long.
 pub const ZEROS_FLUSH_BYTES_MAX: u64 = 32 * 1024;
+/// Flushes of this size and more get no zeros written before them: where the disk is the limit, flushes grow, and
+/// nothing is to be written twice there.
+pub const AHEAD_FLUSH_BYTES_MAX: u64 = 128 * 1024;
+/// The most zeros written at a time ahead of one log; at most two such runs lie behind its end.
+pub const AHEAD_STEP_BYTES_MAX: u64 = 1024 * 1024;
+/// What all logs together should have of such zeros: a start after a crash looks at them.
+pub const AHEAD_BYTES_OF_ALL: u64 = 256 * 1024 * 1024;
+/// How many flushes one run of zeros is to serve.
+const AHEAD_FLUSHES: u64 = 16;
 
 const _: () = assert!(STEP_BYTES_MIN.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(ZEROS_AHEAD_BYTES.is_multiple_of(BLOCK_BYTES));
@@ -64,9 +75,53 @@ pub fn zeros_ahead(start: u64, end: u64, written: u64, allocated: u64) -> u64 {
     until.saturating_sub(end)
 }
 
+/// The zeros to write in the background after a flush of `flush_bytes` ended at or before `written`: about sixteen
+/// flushes ahead, always one run of them in store, within `allocated`.
+pub fn zeros_behind(
+    flush_bytes: u64,
+    position: u64,
+    written: u64,
+    allocated: u64,
+    partitions: u64,
+) -> Option<Range<u64>> {
+    if flush_bytes >= AHEAD_FLUSH_BYTES_MAX {
+        return None;
+    }
+    let share = (AHEAD_BYTES_OF_ALL / (2 * partitions.max(1))).clamp(STEP_BYTES_MIN, AHEAD_STEP_BYTES_MAX);
+    let step = (flush_bytes * AHEAD_FLUSHES).clamp(STEP_BYTES_MIN, share);
+    let step = step - step % STEP_BYTES_MIN;
+    let start = written.max(block_ceil(position));
+    if start - position.min(start) >= step {
+        return None;
+    }
+    let end = (start + step).min(block_floor(allocated));
+    (end > start).then_some(start..end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_flushes_get_zeros_written_before_them() {
+        const K: u64 = 1024;
+        let cases = [
+            // flush, position, written, allocated, partitions, expected
+            (64 * K, 64 * K, 64 * K, 32768 * K, 1, Some(64 * K..1088 * K)),
+            (64 * K, 128 * K, 1088 * K, 32768 * K, 1, Some(1088 * K..2112 * K)),
+            (64 * K, 64 * K, 1088 * K, 32768 * K, 1, None),
+            (64 * K, 64 * K, 64 * K, 32768 * K, 1000, Some(64 * K..192 * K)),
+            (64 * K, 64 * K, 64 * K, 256 * K, 1, Some(64 * K..256 * K)),
+            (4 * K, 1, 64 * K, 64 * K, 1, None),
+            (4 * K, 1, 64 * K, 128 * K, 1, Some(64 * K..128 * K)),
+            (4 * K, 1, 128 * K, 256 * K, 1, None),
+            (128 * K, 128 * K, 128 * K, 32768 * K, 1, None),
+        ];
+        for (flush, position, written, allocated, partitions, expected) in cases {
+            let planned = zeros_behind(flush, position, written, allocated, partitions);
+            assert_eq!(planned, expected, "{flush} {position} {written} {allocated} {partitions}");
+        }
+    }
 
     #[test]
     fn steps_double_and_respect_the_free_space() {

@@ -15,12 +15,12 @@ pub const DIRECT_ALIGNMENT: usize = 4096;
 const SECTOR_BYTES: usize = 512;
 /// Slices in one vectored operation (the kernel's IOV_MAX).
 pub(crate) const VECTORS_MAX: usize = 1024;
-/// Zeros written at a time where the file system cannot zero a range itself.
-const ZEROS_BYTES: usize = 64 << 10;
+/// The most that one slice of [`zeros`] has.
+pub const ZEROS_BYTES_MAX: usize = 64 << 10;
 
 #[repr(align(4096))]
-struct Zeros([u8; ZEROS_BYTES]);
-static ZEROS: Zeros = Zeros([0; ZEROS_BYTES]);
+struct Zeros([u8; ZEROS_BYTES_MAX]);
+static ZEROS: Zeros = Zeros([0; ZEROS_BYTES_MAX]);
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -200,8 +200,8 @@ impl File {
     async fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
         let mut at = range.start;
         while at < range.end {
-            let bytes = (range.end - at).min(ZEROS_BYTES as u64);
-            let count = usize::try_from(bytes).expect("at most ZEROS_BYTES");
+            let bytes = (range.end - at).min(ZEROS_BYTES_MAX as u64);
+            let count = usize::try_from(bytes).expect("at most ZEROS_BYTES_MAX");
             self.write_at(vec![zeros(count)], at, Sync::None).await?;
             at += bytes;
         }
@@ -229,7 +229,7 @@ impl File {
     }
 }
 
-/// Up to 64 KiB of zeros, aligned for direct I/O, without taking memory.
+/// Up to [`ZEROS_BYTES_MAX`] zeros, aligned for direct I/O, without taking memory.
 pub fn zeros(bytes: usize) -> Slice {
     Slice::from_static(&ZEROS.0).slice(0..bytes)
 }

@@ -27,7 +27,7 @@ mod timer;
 pub use crate::core::{Core, CoreId, Sleep};
 pub use buf::{Arena, BufMut, PAGE, Reservation, Slice, Take};
 pub use driver::sim;
-pub use file::{DIRECT_ALIGNMENT, DirEntry, File, LockGuard, Open, Sync, zeros};
+pub use file::{DIRECT_ALIGNMENT, DirEntry, File, LockGuard, Open, Sync, ZEROS_BYTES_MAX, zeros};
 pub use mailbox::{Mesh, Port};
 pub use socket::{Listener, Stream};
 pub use start::{Config, CoreConfig, DriverKind, Runtime, block_on_one, start};

@@ -7,7 +7,9 @@
 //! it poisons the log.
 
 use super::admit::{self, Admitted};
-use super::{AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, seal, wait_for};
+use super::{
+    AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, ahead, seal, wait_for,
+};
 use crate::batch::{Batch, HEADER_BYTES};
 use crate::cache::{Run, Spot};
 use crate::ids::Offset;
@@ -460,6 +462,7 @@ async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<()> {
         before.sync_data().await?;
     }
     let bytes = ready.bytes() as u64;
+    ahead::cleared(shared, ready.segment, ready.start + bytes).await;
     let zeros = {
         let mut state = shared.state.borrow_mut();
         state.last_flush_bytes = ready.bytes();
@@ -470,12 +473,7 @@ async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<()> {
     if zeros > 0 {
         slices.push(rt::zeros(zeros as usize));
     }
-    let durability = shared.config.borrow().durability;
-    let sync = match durability {
-        Durability::Fsync if !shared.faults.skip_flush => Sync::Data,
-        Durability::Fsync | Durability::Write { .. } => Sync::None,
-    };
-    ready.file.write_at(slices, ready.start, sync).await?;
+    ready.file.write_at(slices, ready.start, media_sync(shared)).await?;
     let mut state = shared.state.borrow_mut();
     if let Some(segment) = state.segment(ready.segment) {
         segment.written = segment.written.max(ready.start + bytes + zeros);
@@ -486,6 +484,14 @@ async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<()> {
         counters.zeros_ahead_bytes += zeros;
     });
     Ok(())
+}
+
+/// Whether a write must be on stable media before it counts.
+pub(super) fn media_sync(shared: &Shared) -> Sync {
+    match shared.config.borrow().durability {
+        Durability::Fsync if !shared.faults.skip_flush => Sync::Data,
+        Durability::Fsync | Durability::Write { .. } => Sync::None,
+    }
 }
 
 /// The disk has it: the durable end moves, waiters wake, and what a finished segment was waiting for starts.
@@ -514,6 +520,7 @@ fn flushed(shared: &Rc<Shared>, ready: &Ready) {
     shared.durable.wake_below(ready.end_offset.0);
     shared.moved.notify_all();
     seal::sync_later(shared);
+    ahead::start(shared, ready.bytes() as u64);
     if let Some(base) = finished {
         seal::start(shared, base);
     }

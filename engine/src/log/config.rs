@@ -107,6 +107,8 @@ pub struct Faults {
     pub cut_damage: bool,
     /// A duplicate is answered at once.
     pub hasty_duplicates: bool,
+    /// A flush does not wait for the zeros that are being written where it goes.
+    pub racing_zeros: bool,
 }
 
 /// How to open a log.

@@ -146,6 +146,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         committed: Default::default(),
         durable: Default::default(),
         moved: Default::default(),
+        zeroed: Default::default(),
         config: RefCell::new(how.config),
         counters: Cell::default(),
         partition: RefCell::new(Some(partition)),
@@ -264,6 +265,10 @@ impl Recovery<'_> {
                 continue;
             }
             let here = saved.as_ref().filter(|saved| saved.segment == base);
+            if !here.is_some_and(|saved| saved.clean) {
+                let waited = self.outwait_writes(&segment).await;
+                waited.map_err(|error| OpenError::Io { path: path.clone(), error })?;
+            }
             if before_checkpoint {
                 // Only its index is missing: what it holds is older than what the checkpoint knows.
                 let mut aside = self.start_at(base);
@@ -477,6 +482,16 @@ impl Recovery<'_> {
         }
         segment.file.sync_data().await.map_err(failed)?;
         Ok(last_block)
+    }
+
+    /// What the process before this one had in flight may still reach the device after its death. The file system
+    /// changes a file's allocation only when all direct writes to it have ended, so asking for a block that is there
+    /// already waits for them and does nothing else.
+    async fn outwait_writes(&self, segment: &Segment) -> std::io::Result<()> {
+        match segment.file.len().await? {
+            0 => Ok(()),
+            length => segment.file.allocate(length - 1..length).await,
+        }
     }
 
     async fn read_behind(&self, segment: &Segment, start: u64) -> std::io::Result<Vec<u8>> {

@@ -2,7 +2,7 @@
 //! a log's life (what the checkpoint may say, closing).
 
 use super::scan::read_exactly;
-use super::{Durability, PanicPoisons, Poisoned, Shared, append, wait_for};
+use super::{Durability, PanicPoisons, Poisoned, Shared, ahead, append, wait_for};
 use crate::checkpoint::Saved;
 use crate::ids::Offset;
 use crate::index::SealedIndex;
@@ -55,6 +55,7 @@ async fn seal(shared: &Shared, base: Offset) -> io::Result<()> {
         let segment = state.segment(base).ok_or_else(gone)?;
         (segment.file.clone(), segment.position, segment.crcs.clone())
     };
+    ahead::cleared(shared, base, u64::MAX).await;
     file.truncate(length).await?;
     file.sync_all().await?;
     let crcs = complete(shared, &file, length, &crcs).await?;
@@ -203,6 +204,7 @@ pub(super) async fn close(shared: &Rc<Shared>) -> Result<Saved, Poisoned> {
     append::kick(shared);
     let mut saved = save(shared).await?;
     saved.clean = true;
+    ahead::cleared(shared, saved.segment, u64::MAX).await;
     shared.state.borrow_mut().closed = true;
     shared.tail.clear();
     shared.wake_everybody();

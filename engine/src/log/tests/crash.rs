@@ -24,11 +24,21 @@ pub(super) struct Setup {
     /// Acknowledged records must survive the plan under this durability.
     pub keeps: bool,
     pub lives: u32,
+    pub segment_bytes: u64,
+    pub value_bytes: usize,
 }
 
 impl Setup {
     pub(super) fn fsync(plan: CrashPlan) -> Setup {
-        Setup { faults: Faults::default(), durability: Durability::Fsync, plan, keeps: true, lives: 6 }
+        Setup {
+            faults: Faults::default(),
+            durability: Durability::Fsync,
+            plan,
+            keeps: true,
+            lives: 6,
+            segment_bytes: 30_000,
+            value_bytes: 700,
+        }
     }
 }
 
@@ -89,7 +99,7 @@ fn partition(setup: &Setup, epoch: i32) -> OpenPartition {
         topic_name: "orders".into(),
         config: LogConfig {
             after_max_ms: i64::MAX,
-            segment_bytes: 30_000,
+            segment_bytes: setup.segment_bytes,
             durability: setup.durability,
             ..LogConfig::default()
         },
@@ -97,10 +107,10 @@ fn partition(setup: &Setup, epoch: i32) -> OpenPartition {
     }
 }
 
-/// 700 bytes that no other append has, none of them zero.
-fn value(epoch: i32, writer: u32, n: u32) -> Vec<u8> {
+/// Bytes that no other append has, none of them zero.
+fn value(bytes: usize, epoch: i32, writer: u32, n: u32) -> Vec<u8> {
     let mut value = format!("{epoch}/{writer}/{n}").into_bytes();
-    value.resize(700, b'x');
+    value.resize(bytes, b'x');
     value
 }
 
@@ -121,7 +131,9 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
     };
     model.borrow_mut().check(log.leader_epoch().0, log.log_end_offset().0, &found, setup.keeps);
     let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| core.spawn(Class::Produce, write(log.clone(), epoch, writer, model.clone())))
+        .map(|writer| {
+            core.spawn(Class::Produce, write(log.clone(), setup.value_bytes, epoch, writer, model.clone()))
+        })
         .collect();
     for (at, writer) in writers.into_iter().enumerate() {
         writer.await.expect("a writer does not panic");
@@ -135,9 +147,9 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
     }
 }
 
-async fn write(log: Log, epoch: i32, writer: u32, model: Rc<RefCell<Model>>) {
+async fn write(log: Log, bytes: usize, epoch: i32, writer: u32, model: Rc<RefCell<Model>>) {
     for n in 0..APPENDS {
-        let value = value(epoch, writer, n);
+        let value = value(bytes, epoch, writer, n);
         let Ok(appended) = log.append(produced(&value), AppendKind::Client).await else { return };
         let (epoch, offset) = (log.leader_epoch().0, appended.base_offset.0);
         model.borrow_mut().assign(epoch, offset, value.clone());
@@ -252,4 +264,14 @@ fn a_log_that_does_not_flush_is_caught() {
 fn a_recovery_that_believes_wrong_checksums_is_caught() {
     let faults = Faults { skip_crc: true, ..Faults::default() };
     is_caught(Setup { faults, ..Setup::fsync(CrashPlan::RANDOM) }, 200);
+}
+
+#[test]
+fn zeros_written_ahead_never_cover_what_was_appended() {
+    let setup = |plan| Setup { segment_bytes: 4 << 20, value_bytes: 9_000, ..Setup::fsync(plan) };
+    [CrashPlan::STRICT, CrashPlan::RANDOM, CrashPlan::KILLED]
+        .into_iter()
+        .for_each(|plan| holds(setup(plan), 12));
+    let faults = Faults { racing_zeros: true, ..Faults::default() };
+    is_caught(Setup { faults, ..setup(CrashPlan::STRICT) }, 200);
 }
