@@ -22,6 +22,8 @@ use crate::shard::{Beginning, CONTROLLER_CORE, Shard};
 
 /// Helper threads for work of a millisecond and more, and one that waits for signals.
 const HELPER_THREADS: usize = 3;
+/// Where files are read and written by helper threads, so many of them for each core.
+const FILE_THREADS_PER_CORE: usize = 4;
 /// Messages per ordered pair of cores before a sender waits.
 const MAIL_CAPACITY: usize = 1024;
 /// After a failed accept (no descriptors left, say) the next one waits this long.
@@ -38,6 +40,8 @@ pub struct Start {
     pub pins: Vec<Option<usize>>,
     pub core_memory_bytes: usize,
     pub driver: rt::DriverKind,
+    /// Whether io_uring is done without, so that helper threads do the work of files.
+    pub files_by_threads: bool,
 }
 
 /// Runs a broker until it is told to stop by SIGINT or SIGTERM. `ready` is called once, with the address it serves.
@@ -45,11 +49,12 @@ pub struct Start {
 /// # Errors
 /// What kept it from starting, as a sentence for the operator.
 pub fn run(start: Start, ready: impl Fn(&Ready) + Send + Sync + 'static) -> Result<(), String> {
+    let file_threads = if start.files_by_threads { FILE_THREADS_PER_CORE * start.pins.len() } else { 0 };
     let config = rt::Config {
         cores: start.pins.iter().map(|pin| rt::CoreConfig { pin: *pin }).collect(),
         memory_bytes: start.core_memory_bytes,
         driver: start.driver,
-        helper_threads: HELPER_THREADS,
+        helper_threads: HELPER_THREADS + file_threads,
         ..rt::Config::default()
     };
     let ports = Mesh::new(start.settings.core_count, MAIL_CAPACITY);
@@ -78,7 +83,16 @@ pub struct Ready {
     pub partitions: usize,
     pub failed: Vec<String>,
     pub took: std::time::Duration,
-    pub clean: bool,
+    pub before: Before,
+}
+
+/// How the folder was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It did not exist.
+    New,
+    Clean,
+    Unclean,
 }
 
 struct Common {
@@ -215,7 +229,11 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
         partitions,
         failed,
         took,
-        clean: folder.was_clean(),
+        before: match (folder.is_new(), folder.was_clean()) {
+            (true, _) => Before::New,
+            (false, true) => Before::Clean,
+            (false, false) => Before::Unclean,
+        },
     });
 
     wait_for_signal(&core).await;

@@ -102,6 +102,7 @@ pub struct Runtime {
 pub enum Driver {
     Auto,
     Ring,
+    Posix,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

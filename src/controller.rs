@@ -180,6 +180,10 @@ impl Controller {
             }
         }
         self.tell_all(&changes).await?;
+        let snapshot = || self.metadata.borrow().encode();
+        if let Err(why) = self.log.compact_if_due(snapshot).await {
+            eprintln!("corelog: the metadata log could not be compacted: {why}");
+        }
         Ok(changes)
     }
 

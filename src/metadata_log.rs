@@ -15,6 +15,8 @@ use rt::sync::Semaphore;
 
 /// A sole voter elects itself within this many ticks, or something is wrong.
 const ELECTION_TICKS_MAX: u32 = 1000;
+/// What an entry takes in the log beside its command, at most.
+const ENTRY_BYTES: usize = 64;
 
 pub struct MetadataLog {
     core: Core,
@@ -62,12 +64,19 @@ impl MetadataLog {
     /// Commits commands in their order, with one write. Gives every entry that was committed, in order.
     ///
     /// # Errors
-    /// The write failed, or another node leads; whether the commands come to be is unknown until a restart.
+    /// On a full disk nothing was done, and the next call tries again. Otherwise the write failed, or another node leads:
+    /// whether the commands come to be is unknown until a restart.
     pub async fn commit(&self, commands: &[Command]) -> Result<Vec<Committed>, String> {
         let _turn = self.turn.acquire(1).await;
         let mut state = self.take()?;
+        let commands: Vec<Vec<u8>> = commands.iter().map(Command::encode).collect();
+        let bytes = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
+        if let Err(error) = state.log.make_room(bytes).await {
+            *self.state.borrow_mut() = Some(state);
+            return Err(error.to_string());
+        }
         for command in commands {
-            state.node.propose(command.encode()).map_err(|error| error.to_string())?;
+            state.node.propose(command).map_err(|error| error.to_string())?;
         }
         let committed = state.work().await?;
         *self.state.borrow_mut() = Some(state);
@@ -77,7 +86,7 @@ impl MetadataLog {
     /// Starts a new generation of the log once the old one is long, from this snapshot of the metadata.
     ///
     /// # Errors
-    /// The old generation stays in force.
+    /// The old generation stays in force, or no more can be committed before a restart.
     pub async fn compact_if_due(&self, metadata: impl FnOnce() -> Vec<u8>) -> Result<(), String> {
         let _turn = self.turn.acquire(1).await;
         let mut state = self.take()?;
@@ -86,7 +95,10 @@ impl MetadataLog {
             let rest = state.node.entries_after_applied().into_iter().map(entry_of).collect();
             let hard_state = hard_state_of(state.node.hard_state());
             let compacted = state.log.compact(snapshot_of(&snapshot), hard_state, rest).await;
-            compacted.map_err(|error| error.to_string())?;
+            if let Err(error) = compacted {
+                *self.state.borrow_mut() = Some(state);
+                return Err(error.to_string());
+            }
             state.node.compacted(snapshot);
         }
         *self.state.borrow_mut() = Some(state);
@@ -200,3 +212,6 @@ fn entry_from(entry: raft_log::Entry) -> Result<Entry, String> {
     let kind = EntryKind::from_u8(*kind).ok_or_else(|| unknown(format!("an entry of kind {kind}")))?;
     Ok(Entry { index: entry.index, term: entry.term, kind, data: data.to_vec() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,7 @@ impl std::error::Error for FolderError {}
 pub struct Folder {
     dir: PathBuf,
     uuid: [u8; 16],
+    new: bool,
     clean_start: bool,
     sequence: u64,
     saved: HashMap<PartitionId, Saved>,
@@ -101,18 +102,23 @@ impl Folder {
         let taking = Taking { core, dir };
         taking.directories().await?;
         let lock = taking.lock().await?;
-        let uuid = taking.identity(random).await?;
+        let (uuid, new) = taking.identity(random).await?;
         let clean_start = taking.take_clean_mark().await.map_err(|error| taking.failed(CLEAN_FILE, error))?;
         let (sequence, mut saved) =
             taking.checkpoints().await.map_err(|error| taking.failed("checkpoints", error))?;
         if !clean_start {
             saved.values_mut().for_each(|saved| saved.clean = false);
         }
-        Ok((Folder { dir: dir.to_path_buf(), uuid, clean_start, sequence, saved }, lock))
+        Ok((Folder { dir: dir.to_path_buf(), uuid, new, clean_start, sequence, saved }, lock))
     }
 
     pub fn uuid(&self) -> [u8; 16] {
         self.uuid
+    }
+
+    /// Whether this process made it.
+    pub fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Whether the last process that held the folder closed everything.
@@ -195,7 +201,8 @@ impl Taking<'_> {
         }
     }
 
-    async fn identity(&self, random: u64) -> Result<[u8; 16], FolderError> {
+    /// Which folder this is, and whether it became one just now.
+    async fn identity(&self, random: u64) -> Result<([u8; 16], bool), FolderError> {
         let path = self.dir.join(IDENTITY_FILE);
         let opened = self.core.open(path.clone(), Open::write().create().direct()).await;
         let file = match opened {
@@ -209,7 +216,7 @@ impl Taking<'_> {
         if file.len().await.map_err(failed)? > 0 {
             let bytes = names::read_all(self.core, &file, 4096).await.map_err(failed)?;
             match decode(&bytes) {
-                Ok(uuid) => return Ok(uuid),
+                Ok(uuid) => return Ok((uuid, false)),
                 Err(Some(format)) => return Err(FolderError::Newer { dir: self.dir.to_path_buf(), format }),
                 Err(None) => {
                     let logs = self.core.list_dir(self.dir.join("logs")).await.map_err(failed)?;
@@ -226,7 +233,7 @@ impl Taking<'_> {
         file.write_at(vec![buf.freeze(0..4096)], 0, Sync::Data).await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;
         self.core.sync_dir(self.dir.to_path_buf()).await.map_err(failed)?;
-        Ok(uuid)
+        Ok((uuid, true))
     }
 
     fn make_uuid(&self, random: u64) -> [u8; 16] {

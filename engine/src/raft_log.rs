@@ -31,6 +31,11 @@ use format::{Group, Look, Record};
 const GROUP_BYTES_MAX: usize = 256 << 20;
 /// The file grows by this.
 const GROW_BYTES: u64 = 1 << 20;
+/// Kept allocated behind the end while the disk has space: so many bytes of commands are taken on a full disk, which is
+/// where topics must still be deleted (hazard A12).
+const RESERVE_BYTES: u64 = GROW_BYTES / 2;
+/// Headers and hard states that are written with what was asked for.
+const SLACK_BYTES: u64 = 4 * BLOCK_BYTES;
 /// What one write takes from the arena at a time.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
@@ -163,6 +168,30 @@ impl RaftLog {
         Ok((RaftLog { shared: Rc::new(shared) }, recovered))
     }
 
+    /// Makes sure that a write of about `bytes` has its place in the file, and some more behind it where the disk has
+    /// that: on a full disk this fails before anything was promised, and the next call tries again.
+    pub async fn make_room(&self, bytes: usize) -> Result<(), RaftLogError> {
+        let _turn = self.shared.turn.acquire(1).await;
+        let (file, from, need_end) = {
+            let writer = self.shared.writer.borrow();
+            if writer.failed {
+                return Err(RaftLogError::Poisoned);
+            }
+            let need_end = writer.position + (bytes as u64).next_multiple_of(BLOCK_BYTES) + SLACK_BYTES;
+            (writer.file.clone(), writer.allocated, need_end)
+        };
+        let until = (need_end + RESERVE_BYTES).next_multiple_of(GROW_BYTES);
+        if from >= need_end + RESERVE_BYTES {
+            return Ok(());
+        }
+        match file.allocate(from..until).await {
+            Ok(()) => self.shared.writer.borrow_mut().allocated = until,
+            Err(_) if from >= need_end => {}
+            Err(error) => return Err(RaftLogError::Io { path: self.shared.dir.clone(), error }),
+        }
+        Ok(())
+    }
+
     /// Makes entries and hard state durable together. An entry replaces the one at its index and all behind it.
     pub async fn append(&self, entries: &[Entry], hard_state: Option<HardState>) -> Result<(), RaftLogError> {
         let mut body = Vec::new();
@@ -199,10 +228,21 @@ impl RaftLog {
         let shared = &self.shared;
         let failed = |error| RaftLogError::Io { path: shared.dir.clone(), error };
         let state = Recovered { hard_state, snapshot, entries: rest };
-        let started = start_generation(&shared.core, &shared.dir, old + 1, &state).await;
-        // Until the new generation is complete the old one stays in use.
-        *shared.writer.borrow_mut() = started.map_err(failed)?;
-        remove(&shared.core, &shared.dir, old).await.map_err(failed)
+        match start_generation(&shared.core, &shared.dir, old + 1, &state).await {
+            Ok(writer) => {
+                *shared.writer.borrow_mut() = writer;
+                remove(&shared.core, &shared.dir, old).await.map_err(failed)
+            }
+            // The old generation stays in use, but only once nothing is left of the new one: the next start would
+            // believe it.
+            Err(error) => {
+                let removed = remove(&shared.core, &shared.dir, old + 1).await;
+                let gone =
+                    removed.as_ref().map_or_else(|why| why.kind() == io::ErrorKind::NotFound, |()| true);
+                shared.writer.borrow_mut().failed = !gone;
+                Err(failed(error))
+            }
+        }
     }
 
     /// How long the current generation is: when to compact is the caller's decision.

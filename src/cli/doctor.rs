@@ -10,10 +10,7 @@ use tuning::doctor::{Facts, Finding, Severity, examine, render};
 use tuning::probe::{Disk, probe_disk, probe_host, probe_uring};
 
 use super::{ConfigArgs, fail, print};
-use crate::config::Config;
-
-/// Whether there is a driver besides `ring`; said in one place until there is.
-const HAS_FALLBACK_DRIVER: bool = false;
+use crate::config::{Config, Driver};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -75,7 +72,7 @@ fn gather(config: &Config, machine: &Machine) -> Facts {
         host: probe_host(root),
         data_dir: config.data.dir.clone(),
         disk: look_at(root, &config.data.dir),
-        has_fallback_driver: HAS_FALLBACK_DRIVER,
+        has_fallback_driver: config.runtime.driver != Driver::Ring,
         connections_max: u64::from(config.limits.connections_max),
         memory_budget_bytes,
     }

@@ -5,31 +5,41 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tuning::Machine;
-use tuning::probe::probe_disk;
+use tuning::probe::{probe_disk, probe_uring};
 
 use super::{ConfigArgs, fail, print};
 use crate::banner::{Facts, Listener};
-use crate::broker::{self, Ready, Start};
-use crate::config::{Config, InForce, Setting};
+use crate::broker::{self, Before, Ready, Start};
+use crate::config::{Config, Driver, InForce, Setting};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-After the banner, one line says where the broker serves: `ready: kafka HOST:PORT`. SIGINT and SIGTERM flush and end it
-with status 0.
+The start prints one banner with what is in force (driver, cores, memory, durability, data folder), then one line that
+scripts can wait for: `ready: kafka HOST:PORT`. SIGINT and SIGTERM flush and end it with status 0. After a crash, or
+kill -9, start it again on the same folder: every acknowledged record is there.
+
+What is set where: the config file is laid over the defaults, --set over the file (the last one for a key wins), and
+--data and --listen, short for data.dir and listeners.kafka, over both. `corelog config example` prints every key.
 
 Examples:
-  corelog start                                     this machine, safe defaults, data in ./data
+  corelog start                               on 127.0.0.1:9092, data in ./corelog-data, every CPU, 30% of memory
   corelog start --data /var/lib/corelog --listen 127.0.0.1:0
-  corelog start --config corelog.toml --set durability.default=write
+                                              a free port; the ready line says which
+  corelog start --set listeners.advertised=broker1:9092 --listen 0.0.0.0:9092
+                                              for clients on other hosts
+  corelog start --config corelog.toml --set durability.default=write --set cores.count=2
+  corelog start --set runtime.driver=posix    where io_uring is not allowed (auto finds out by itself)
+
+If it does not start, `corelog doctor` says what this machine lacks, and the command that mends it.
 ")]
 pub struct Command {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Data folder; made if it is not there
+    /// Data folder, by default ./corelog-data; made if it is not there
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// Where to serve the Kafka protocol; port 0 picks a free one
+    /// Where to serve the Kafka protocol, by default 127.0.0.1:9092; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
 }
@@ -61,8 +71,14 @@ impl Command {
             pins: in_force.plan.shards.iter().map(|shard| shard.cpu).collect(),
             core_memory_bytes: usize::try_from(in_force.core_memory_bytes).unwrap_or(usize::MAX),
             driver: match config.runtime.driver {
-                crate::config::Driver::Auto => rt::DriverKind::Auto,
-                crate::config::Driver::Ring => rt::DriverKind::Ring,
+                Driver::Auto => rt::DriverKind::Auto,
+                Driver::Ring => rt::DriverKind::Ring,
+                Driver::Posix => rt::DriverKind::Posix,
+            },
+            files_by_threads: match config.runtime.driver {
+                Driver::Auto => !probe_uring(Path::new("/")).is_ready(),
+                Driver::Ring => false,
+                Driver::Posix => true,
             },
         };
         let kernel = machine.kernel.release;
@@ -85,12 +101,12 @@ fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
         facts.file_system = disk.file_system.name;
         facts.free_bytes = disk.free_bytes;
     }
-    let stop = if ready.clean { "a clean stop" } else { "no clean stop: the logs' ends were searched" };
-    facts.warnings.push(format!(
-        "{} partitions opened in {} ms after {stop}",
-        ready.partitions,
-        ready.took.as_millis()
-    ));
+    let opened = format!("{} partitions opened in {} ms", ready.partitions, ready.took.as_millis());
+    facts.warnings.push(match ready.before {
+        Before::New => "the data folder is new: there is no topic yet".to_owned(),
+        Before::Clean => format!("{opened} after a clean stop"),
+        Before::Unclean => format!("{opened} after no clean stop: the logs' ends were searched"),
+    });
     facts.warnings.extend(ready.failed.iter().map(|why| format!("not served: {why}")));
     print(&format!("{}ready: kafka {}\n", facts.text(), ready.address));
 }

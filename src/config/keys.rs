@@ -126,9 +126,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "runtime.driver",
-        Kind::Choice(&["auto", "ring"]),
+        Kind::Choice(&["auto", "ring", "posix"]),
         "\"auto\"",
-        "\"ring\" is io_uring. Auto probes the kernel; the banner says what was picked and why.",
+        "\"ring\" is io_uring; \"posix\" does without, at more CPU. Auto takes ring where the host allows it; the banner says why.",
     ),
     key(
         "memory.budget",

@@ -23,7 +23,11 @@ pub fn config(values: &Values, problems: &mut Vec<Problem>) -> Option<Config> {
         data: Data { dir: PathBuf::from(from.text("data.dir")) },
         cores: from.wish(),
         runtime: Runtime {
-            driver: if from.text("runtime.driver") == "ring" { Driver::Ring } else { Driver::Auto },
+            driver: match from.text("runtime.driver").as_str() {
+                "ring" => Driver::Ring,
+                "posix" => Driver::Posix,
+                _ => Driver::Auto,
+            },
         },
         memory: Memory { budget: from.budget() },
         durability: from.durability(),

@@ -1,6 +1,8 @@
 //! Produce v3-v13. v7: zstd. v8: record errors. v9: flexible. v10: current leader. v13: topic ids.
+//!
+//! Of a partition that is listed twice the last entry counts, and is answered alone, as in Kafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use engine::ids::PartitionId;
@@ -22,23 +24,38 @@ const ZSTD_FROM: i16 = 7;
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: ProduceRequest = request.decode()?;
-    let produced = produce(request, &body).await;
+    let counts = last_of_each(&body);
+    let produced = produce(request, &body, &counts).await;
     if body.acks == ACKS_NONE {
         let failed = produced.iter().any(|one| one.error != ErrorCode::None);
         return Ok(if failed { Reply::Close } else { Reply::Nothing });
     }
-    request.answer(&response(&body, produced))
+    request.answer(&response(&body, &counts, produced))
 }
 
-/// The outcome for every partition of the request, in its order.
-async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>) -> Vec<Produced> {
+/// Which entries of the request count, in its order: of those for one partition the last one.
+fn last_of_each(body: &ProduceRequest<'_>) -> Vec<bool> {
+    let entries = body.topic_data.iter().flat_map(|topic| {
+        let key = (topic.name.as_ref(), topic.topic_id);
+        topic.partition_data.iter().map(move |partition| (key, partition.index))
+    });
+    let entries: Vec<_> = entries.collect();
+    let mut seen = HashSet::with_capacity_and_hasher(entries.len(), ahash::RandomState::new());
+    let mut counts: Vec<bool> = entries.into_iter().rev().map(|entry| seen.insert(entry)).collect();
+    counts.reverse();
+    counts
+}
+
+/// The outcome for every entry that counts, in the order of the request.
+async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[bool]) -> Vec<Produced> {
     let shard = request.shard;
     let mut outcomes: Vec<Option<Produced>> = Vec::new();
     let mut by_owner: BTreeMap<CoreId, Vec<ProducePart>> = BTreeMap::new();
-    let mut place = 0;
+    let mut counts = counts.iter();
     for topic in &body.topic_data {
         let known = topic_id(request, topic);
-        for partition in &topic.partition_data {
+        for partition in topic.partition_data.iter().filter(|_| counts.next() == Some(&true)) {
+            let place = outcomes.len();
             let checked = known.and_then(|id| {
                 check_acks(body.acks)?;
                 let id = PartitionId { topic: id, index: partition.index };
@@ -54,7 +71,6 @@ async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>) -> Vec<Produc
                 }
                 Err(code) => outcomes.push(Some(Produced::failed(place, code, None))),
             }
-            place += 1;
         }
     }
     let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
@@ -102,17 +118,24 @@ fn check_codec(records: &[u8], version: i16) -> Result<(), ErrorCode> {
     }
 }
 
-fn response<'a>(body: &'a ProduceRequest<'a>, produced: Vec<Produced>) -> ProduceResponse<'a> {
-    let mut produced = produced.into_iter();
+fn response<'a>(
+    body: &'a ProduceRequest<'a>,
+    counts: &[bool],
+    produced: Vec<Produced>,
+) -> ProduceResponse<'a> {
+    let (mut counts, mut produced) = (counts.iter(), produced.into_iter());
     let mut responses = Vec::with_capacity(body.topic_data.len());
     for topic in &body.topic_data {
-        let partitions = topic.partition_data.iter().zip(&mut produced);
+        let answered = topic.partition_data.iter().filter(|_| counts.next() == Some(&true));
+        let partition_responses: Vec<_> =
+            answered.zip(&mut produced).map(|(asked, one)| partition_response(asked.index, one)).collect();
+        if partition_responses.is_empty() {
+            continue;
+        }
         responses.push(TopicProduceResponse {
             name: topic.name.clone(),
             topic_id: topic.topic_id,
-            partition_responses: partitions
-                .map(|(asked, one)| partition_response(asked.index, one))
-                .collect(),
+            partition_responses,
         });
     }
     ProduceResponse { responses, ..Default::default() }
@@ -132,5 +155,50 @@ fn partition_response<'a>(index: i32, one: Produced) -> PartitionProduceResponse
         record_errors: record_errors.collect(),
         error_message: one.message.map(Into::into),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net::messages::produce::PartitionProduceData;
+
+    /// Topics by name with their partitions; the base offsets of the answer stand for the entries that were answered.
+    fn check(topics: &[(&'static str, &[i32])], counts: &[bool], answered: &[(&str, &[(i32, i64)])]) {
+        let partition = |&index: &i32| PartitionProduceData { index, ..Default::default() };
+        let topic = |&(name, partitions): &(&'static str, &[i32])| TopicProduceData {
+            name: name.into(),
+            partition_data: partitions.iter().map(partition).collect(),
+            ..Default::default()
+        };
+        let body = ProduceRequest { topic_data: topics.iter().map(topic).collect(), ..Default::default() };
+        assert_eq!(last_of_each(&body), counts);
+        let places = counts.iter().zip(0..).filter(|(counts, _)| **counts).map(|(_, place)| place);
+        let produced = places
+            .map(|place: i64| Produced { base_offset: place, ..Produced::failed(0, ErrorCode::None, None) });
+        let response = response(&body, counts, produced.collect());
+        let got: Vec<(String, Vec<(i32, i64)>)> = response
+            .responses
+            .iter()
+            .map(|topic| {
+                let parts = topic.partition_responses.iter().map(|one| (one.index, one.base_offset));
+                (topic.name.to_string(), parts.collect())
+            })
+            .collect();
+        let wanted: Vec<(String, Vec<(i32, i64)>)> =
+            answered.iter().map(|(name, parts)| (name.to_string(), parts.to_vec())).collect();
+        assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn of_a_partition_listed_twice_the_last_entry_counts() {
+        check(&[("a", &[0, 1])], &[true, true], &[("a", &[(0, 0), (1, 1)])]);
+        check(&[("a", &[0, 1, 0])], &[false, true, true], &[("a", &[(1, 1), (0, 2)])]);
+        check(
+            &[("a", &[0]), ("b", &[0]), ("a", &[0])],
+            &[false, true, true],
+            &[("b", &[(0, 1)]), ("a", &[(0, 2)])],
+        );
+        check(&[], &[], &[]);
     }
 }

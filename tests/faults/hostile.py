@@ -318,6 +318,18 @@ def acks_zero(w):
     closes_on(w, frame(header(PRODUCE, 7, 1) + produce_body(f"{topic}-never-made", batch(), acks=0)))
 
 
+@case("a partition listed twice in one produce: the last entry is appended and answered alone")
+def listed_twice(w):
+    topic = w.topic("twice")
+    with w.connect() as c:
+        entries = [i32(0) + i32(len(records)) + records for records in (batch([b"dropped"]), batch([b"taken"]))]
+        got = c.ask(PRODUCE, 7, string(None) + i16(-1) + i32(5000) + array([string(topic) + array(entries)]))
+        at = 4 + 2 + len(topic.encode())
+        check(struct.unpack(">iihq", got[at:at + 18]), (1, 0, 0, 0), "one answer: partition 0, no error, base offset 0")
+        error, high_watermark, data = c.fetch(topic, 0)
+        check((error, high_watermark, b"taken" in data, b"dropped" in data), (0, 1, True, False), "the log")
+
+
 @case("sequences: duplicates are acknowledged once, gaps and old epochs refused, a new epoch starts over")
 def sequences(w):
     topic = w.topic("sequences")

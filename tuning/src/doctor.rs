@@ -101,7 +101,7 @@ pub struct Facts {
     pub data_dir: PathBuf,
     /// The data folder, or the nearest parent that exists; or why it cannot be looked at.
     pub disk: Result<Disk, String>,
-    /// Whether the broker has another driver to fall back to.
+    /// Whether the config lets the broker fall back to the posix driver.
     pub has_fallback_driver: bool,
     pub connections_max: u64,
     pub memory_budget_bytes: u64,
@@ -111,7 +111,7 @@ pub struct Facts {
 pub fn examine(facts: &Facts) -> Vec<Finding> {
     let shards = facts.plan.as_ref().map_or(1, |plan| plan.shards.len());
     let mut findings = vec![
-        kernel(&facts.machine),
+        kernel(&facts.machine, facts.has_fallback_driver),
         uring(&facts.uring, facts.has_fallback_driver),
         memlock(&facts.host, &facts.machine, shards),
         open_files(&facts.host, facts.connections_max),
@@ -134,7 +134,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn kernel(machine: &Machine) -> Finding {
+fn kernel(machine: &Machine, has_fallback: bool) -> Finding {
     let kernel = &machine.kernel;
     if kernel.major == 0 {
         return Finding::note("kernel", "version unknown", "/proc/sys/kernel/osrelease cannot be read here.");
@@ -148,6 +148,9 @@ fn kernel(machine: &Machine) -> Finding {
         Finding::warning("kernel", found, meaning, &fix)
     } else {
         let found = format!("Linux {}, older than 5.11", kernel.release);
+        if has_fallback {
+            return Finding::warning("kernel", found, "The broker uses a slower driver, posix.", &fix);
+        }
         let meaning =
             "The io_uring driver waits with a timeout that came with 5.11; before that it does not start.";
         Finding::problem("kernel", found, meaning, &fix)
@@ -179,12 +182,12 @@ fn uring(uring: &Uring, has_fallback: bool) -> Finding {
         Uring::Failed { .. } => &["strace -e io_uring_setup corelog doctor    (shows the call that failed)"],
     };
     if has_fallback {
-        Finding::warning(TOPIC, uring.reason(), "The broker uses a slower driver.", fix)
+        Finding::warning(TOPIC, uring.reason(), "The broker uses a slower driver, posix.", fix)
     } else {
         Finding::problem(
             TOPIC,
             uring.reason(),
-            "The broker has no other way to its disks and sockets yet.",
+            "runtime.driver = \"ring\" lets the broker use nothing else; \"auto\" or \"posix\" does without io_uring.",
             fix,
         )
     }

@@ -91,7 +91,7 @@ fn explain(e: io::Error) -> io::Error {
         }
         Some(libc::ENOMEM) => {
             "the memory for the ring was refused: RLIMIT_MEMLOCK is too small on this kernel; raise it (ulimit -l, \
-             LimitMEMLOCK= in systemd) or lower [runtime] ring_entries"
+             LimitMEMLOCK= in systemd) or set [runtime] driver = \"posix\""
         }
         Some(libc::EMFILE | libc::ENFILE) => "no file descriptor is left: raise RLIMIT_NOFILE (ulimit -n)",
         _ => "set [runtime] driver = \"posix\" to run without io_uring",
