@@ -198,9 +198,14 @@ impl PartitionFile {
         topic_name: &str,
         sync_dirs: bool,
     ) -> io::Result<Result<PartitionFile, Unreadable>> {
-        core.create_dir_all(dir.to_path_buf()).await?;
         let path = dir.join(PARTITION_FILE);
-        let file = core.open(path, Open::write().create().direct()).await?;
+        let file = match core.open(path.clone(), Open::write().direct()).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                core.create_dir_all(dir.to_path_buf()).await?;
+                core.open(path, Open::write().create().direct()).await?
+            }
+            opened => opened?,
+        };
         let fresh = Partition {
             sequence: 1,
             id,
@@ -208,11 +213,9 @@ impl PartitionFile {
             log_start: Offset::ZERO,
             truncation: None,
         };
-        if file.len().await? >= 2 * BLOCK_BYTES {
-            let bytes = read_all(core, &file, 2 * SLOT_BYTES).await?;
-            if bytes.iter().any(|&b| b != 0) {
-                return Ok(Partition::choose(&bytes).map(|current| PartitionFile { file, current }));
-            }
+        let bytes = read_all(core, &file, 2 * SLOT_BYTES).await?;
+        if bytes.len() == 2 * SLOT_BYTES && bytes.iter().any(|&b| b != 0) {
+            return Ok(Partition::choose(&bytes).map(|current| PartitionFile { file, current }));
         }
         let mut created = PartitionFile { file, current: fresh };
         created.file.allocate(0..2 * BLOCK_BYTES).await?;

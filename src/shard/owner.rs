@@ -168,7 +168,10 @@ async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, first: boo
             fetched
         }
         Err(ReadError::OutOfRange) => Fetched::failed(part.place, ErrorCode::OffsetOutOfRange),
-        Err(ReadError::Storage(_)) => Fetched::failed(part.place, ErrorCode::KafkaStorageError),
+        Err(ReadError::Storage(why)) => {
+            eprintln!("corelog: partition {} could not be read: {why}", part.partition.index);
+            Fetched::failed(part.place, ErrorCode::KafkaStorageError)
+        }
     }
 }
 

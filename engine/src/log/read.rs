@@ -107,6 +107,7 @@ fn scan_of(shared: &Shared, segment: &crate::segment::Segment, pos: u64) -> Scan
         pos,
         end: if crcs.is_some() { segment.position } else { segment.durable },
         window_bytes: shared.limits.read_bytes_max,
+        window_bytes_max: shared.limits.read_bytes_max,
         reservation: Reservation::Fetch,
         crcs,
         window: Window::default(),

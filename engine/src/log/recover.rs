@@ -25,7 +25,9 @@ use std::rc::Rc;
 
 /// How far behind an end bytes are looked at: the largest allocation step and one flush fit well.
 const BEHIND_BYTES_MAX: u64 = 96 << 20;
-const BEHIND_WINDOW_BYTES: u64 = 1 << 20;
+const BEHIND_WINDOW_BYTES: u64 = 128 << 10;
+/// The first read of a search; the next ones double, because most logs end soon behind their checkpoint.
+const SCAN_BYTES_FIRST: usize = 64 << 10;
 
 #[derive(Debug)]
 pub enum OpenError {
@@ -103,12 +105,12 @@ struct Recovery<'a> {
 pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError> {
     let recovery = Recovery { core, how: &how };
     let partition = recovery.partition().await?;
-    let bases = recovery.segments().await?;
+    let found = recovery.segments().await?;
     let log_start = partition.current.log_start;
-    let saved = recovery.checkpoint(&bases, log_start)?;
-    let (segments, mut progress, last_block) = match bases.is_empty() {
+    let saved = recovery.checkpoint(&found, log_start)?;
+    let (segments, mut progress, last_block) = match found.is_empty() {
         true => recovery.create(log_start).await?,
-        false => recovery.walk(bases, saved, log_start).await?,
+        false => recovery.walk(found, saved, log_start).await?,
     };
     let (epoch, end) = (recovery.begin_epoch(&mut progress)?, progress.end);
     let log_start = log_start.max(segments.first().map_or(log_start, |segment| segment.base));
@@ -156,6 +158,13 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
 
 type Walked = (Vec<Segment>, Progress, Vec<u8>);
 
+/// A segment file of the folder.
+#[derive(Clone, Copy)]
+struct Found {
+    base: Offset,
+    length: u64,
+}
+
 impl Recovery<'_> {
     fn faults(&self) -> Faults {
         self.how.faults
@@ -179,20 +188,25 @@ impl Recovery<'_> {
         }
     }
 
-    /// The base offsets of the folder's segments, in order.
-    async fn segments(&self) -> Result<Vec<Offset>, OpenError> {
+    /// The folder's segment files, in order.
+    async fn segments(&self) -> Result<Vec<Found>, OpenError> {
         let listed = self.core.list_dir(self.how.dir.clone()).await;
         let listed = listed.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?;
-        let mut bases: Vec<Offset> =
-            listed.iter().filter_map(|entry| entry.name.to_str().and_then(names::parse_segment)).collect();
-        bases.sort();
-        Ok(bases)
+        let mut found: Vec<Found> = listed
+            .iter()
+            .filter_map(|entry| {
+                let base = names::parse_segment(entry.name.to_str()?)?;
+                Some(Found { base, length: entry.len })
+            })
+            .collect();
+        found.sort_by_key(|found| found.base);
+        Ok(found)
     }
 
     /// The checkpoint, unless everything it speaks of was deleted since.
-    fn checkpoint(&self, bases: &[Offset], log_start: Offset) -> Result<Option<Saved>, OpenError> {
+    fn checkpoint(&self, found: &[Found], log_start: Offset) -> Result<Option<Saved>, OpenError> {
         let Some(saved) = &self.how.checkpoint else { return Ok(None) };
-        if bases.contains(&saved.segment) {
+        if found.iter().any(|found| found.base == saved.segment) {
             return Ok(Some(saved.clone()));
         }
         if saved.end <= log_start {
@@ -235,11 +249,11 @@ impl Recovery<'_> {
     /// Sealed segments from their index files, the rest from the checkpoint on batch by batch.
     async fn walk(
         &self,
-        bases: Vec<Offset>,
+        found: Vec<Found>,
         saved: Option<Saved>,
         log_start: Offset,
     ) -> Result<Walked, OpenError> {
-        let first = *bases.first().expect("the caller found segments");
+        let first = found.first().expect("the caller found segments").base;
         if first > log_start {
             return Err(OpenError::Damaged {
                 path: self.how.dir.clone(),
@@ -253,40 +267,41 @@ impl Recovery<'_> {
             }
             None => self.start_at(first),
         };
-        let mut segments: Vec<Segment> = Vec::with_capacity(bases.len());
+        let mut segments: Vec<Segment> = Vec::with_capacity(found.len());
         let mut last_block = Vec::new();
-        for (at, &base) in bases.iter().enumerate() {
+        for (at, &Found { base, length }) in found.iter().enumerate() {
             let path = self.how.dir.join(names::segment(base));
             let file = self.open_file(&path).await?;
             let mut segment = self.segment(base, file);
             let before_checkpoint = saved.as_ref().is_some_and(|saved| base < saved.segment);
-            if before_checkpoint && self.load_sealed(&mut segment, &path).await? {
+            if before_checkpoint && self.load_sealed(&mut segment, &path, length).await? {
                 segments.push(segment);
                 continue;
             }
             let here = saved.as_ref().filter(|saved| saved.segment == base);
             if !here.is_some_and(|saved| saved.clean) {
-                let waited = self.outwait_writes(&segment).await;
+                let waited = self.outwait_writes(&segment, length).await;
                 waited.map_err(|error| OpenError::Io { path: path.clone(), error })?;
             }
             if before_checkpoint {
                 // Only its index is missing: what it holds is older than what the checkpoint knows.
                 let mut aside = self.start_at(base);
                 aside.epochs = progress.epochs.clone();
-                self.scan(&mut segment, &mut aside, &path, None).await?;
+                self.scan(&mut segment, &mut aside, (&path, length), None).await?;
             } else {
                 if here.is_none() && base != progress.end && !self.how.config.compacted {
                     return Err(self.gap(&path, base, progress.end));
                 }
                 progress.end = progress.end.max(base);
-                self.scan(&mut segment, &mut progress, &path, here).await?;
+                self.scan(&mut segment, &mut progress, (&path, length), here).await?;
             }
-            let follows = before_checkpoint || self.goes_on(&bases[at + 1..], progress.end).await?;
+            let later = &found[at + 1..];
+            let follows = before_checkpoint || self.goes_on(later, progress.end).await?;
             if !follows {
                 let clean = here.is_some_and(|saved| saved.clean && saved.end == progress.end);
-                last_block = self.settle(&mut segment, &progress, &path, clean).await?;
+                last_block = self.settle(&mut segment, &progress, (&path, length), clean).await?;
                 segments.push(segment);
-                self.drop_empty(&bases[at + 1..]).await?;
+                self.drop_empty(later).await?;
                 break;
             }
             segment.written = segment.position;
@@ -305,7 +320,7 @@ impl Recovery<'_> {
     }
 
     /// Uses the index file if it is there and valid; then the segment is not read.
-    async fn load_sealed(&self, segment: &mut Segment, path: &Path) -> Result<bool, OpenError> {
+    async fn load_sealed(&self, segment: &mut Segment, path: &Path, length: u64) -> Result<bool, OpenError> {
         let index_path = self.how.dir.join(names::index(segment.base));
         let Ok(file) = self.core.open(index_path, Open::read()).await else { return Ok(false) };
         let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
@@ -315,7 +330,6 @@ impl Recovery<'_> {
         }
         let content = names::read_all(self.core, &file, bytes).await.map_err(failed)?;
         let Ok(index) = SealedIndex::decode(&content) else { return Ok(false) };
-        let length = segment.file.len().await.map_err(failed)?;
         if length < index.segment_bytes() {
             return Err(OpenError::Damaged {
                 path: path.to_path_buf(),
@@ -338,11 +352,10 @@ impl Recovery<'_> {
         &self,
         segment: &mut Segment,
         progress: &mut Progress,
-        path: &Path,
+        (path, length): (&Path, u64),
         saved: Option<&Saved>,
     ) -> Result<(), OpenError> {
         let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
-        let length = segment.file.len().await.map_err(failed)?;
         if let Some(saved) = saved {
             if length < saved.position {
                 let why = format!("the checkpoint knows {} durable bytes", saved.position);
@@ -359,7 +372,8 @@ impl Recovery<'_> {
             file: segment.file.clone(),
             pos: segment.position,
             end: length,
-            window_bytes: self.how.limits.scan_bytes,
+            window_bytes: SCAN_BYTES_FIRST.min(self.how.limits.scan_bytes),
+            window_bytes_max: self.how.limits.scan_bytes,
             reservation: Reservation::CatchUp,
             crcs: None,
             window: Window::default(),
@@ -396,40 +410,39 @@ impl Recovery<'_> {
 
     /// Whether the segments behind an end belong to the log. Those of a roll whose last flush was torn do not: they
     /// begin above the end and were never written.
-    async fn goes_on(&self, later: &[Offset], end: Offset) -> Result<bool, OpenError> {
-        match later.first() {
+    async fn goes_on(&self, later: &[Found], end: Offset) -> Result<bool, OpenError> {
+        match later.first().map(|next| next.base) {
             None => return Ok(false),
-            Some(&next) if next == end => return Ok(true),
-            Some(&next) if next > end && self.how.config.compacted => return Ok(true),
+            Some(next) if next == end => return Ok(true),
+            Some(next) if next > end && self.how.config.compacted => return Ok(true),
             Some(_) => {}
         }
-        for &base in later {
-            if !self.is_empty(base).await? {
+        for &Found { base, length } in later {
+            if !self.is_empty(base, length).await? {
                 return Err(self.gap(&self.how.dir.join(names::segment(base)), base, end));
             }
         }
         Ok(false)
     }
 
-    async fn is_empty(&self, base: Offset) -> Result<bool, OpenError> {
-        let path = self.how.dir.join(names::segment(base));
-        let file = self.open_file(&path).await?;
-        let failed = |error| OpenError::Io { path: path.clone(), error };
-        let length = file.len().await.map_err(failed)?.min(BLOCK_BYTES);
+    async fn is_empty(&self, base: Offset, length: u64) -> Result<bool, OpenError> {
         if length == 0 {
             return Ok(true);
         }
+        let path = self.how.dir.join(names::segment(base));
+        let file = self.open_file(&path).await?;
+        let failed = |error| OpenError::Io { path: path.clone(), error };
         let bytes = read_exactly(self.core, &file, 0, BLOCK_BYTES as usize, Reservation::CatchUp).await;
         Ok(bytes.map_err(failed)?.iter().all(|&byte| byte == 0))
     }
 
-    async fn drop_empty(&self, bases: &[Offset]) -> Result<(), OpenError> {
-        for &base in bases {
-            let path = self.how.dir.join(names::segment(base));
+    async fn drop_empty(&self, empty: &[Found]) -> Result<(), OpenError> {
+        for found in empty {
+            let path = self.how.dir.join(names::segment(found.base));
             let gone = self.core.unlink(path.clone()).await;
             gone.map_err(|error| OpenError::Io { path, error })?;
         }
-        if !bases.is_empty() && !self.faults().skip_dir_sync {
+        if !empty.is_empty() && !self.faults().skip_dir_sync {
             let synced = self.core.sync_dir(self.how.dir.clone()).await;
             synced.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?;
         }
@@ -442,12 +455,12 @@ impl Recovery<'_> {
         &self,
         segment: &mut Segment,
         progress: &Progress,
-        path: &Path,
+        (path, length): (&Path, u64),
         clean: bool,
     ) -> Result<Vec<u8>, OpenError> {
         let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
         let (pos, start) = (segment.position, block_floor(segment.position));
-        let behind = self.read_behind(segment, start).await.map_err(failed)?;
+        let behind = self.read_behind(segment, start, length).await.map_err(failed)?;
         let filled = (pos - start) as usize;
         let last_block = behind.get(..filled).unwrap_or_default().to_vec();
         segment.written = block_ceil(pos);
@@ -478,7 +491,7 @@ impl Recovery<'_> {
             return Ok(last_block);
         }
         if judged != Behind::Clean {
-            self.zero_behind(segment, &last_block).await.map_err(failed)?;
+            self.zero_behind(segment, &last_block, length).await.map_err(failed)?;
         }
         segment.file.sync_data().await.map_err(failed)?;
         Ok(last_block)
@@ -487,15 +500,15 @@ impl Recovery<'_> {
     /// What the process before this one had in flight may still reach the device after its death. The file system
     /// changes a file's allocation only when all direct writes to it have ended, so asking for a block that is there
     /// already waits for them and does nothing else.
-    async fn outwait_writes(&self, segment: &Segment) -> std::io::Result<()> {
-        match segment.file.len().await? {
+    async fn outwait_writes(&self, segment: &Segment, length: u64) -> std::io::Result<()> {
+        match length {
             0 => Ok(()),
             length => segment.file.allocate(length - 1..length).await,
         }
     }
 
-    async fn read_behind(&self, segment: &Segment, start: u64) -> std::io::Result<Vec<u8>> {
-        let length = segment.file.len().await?.min(start + BEHIND_BYTES_MAX);
+    async fn read_behind(&self, segment: &Segment, start: u64, length: u64) -> std::io::Result<Vec<u8>> {
+        let length = length.min(start + BEHIND_BYTES_MAX);
         let mut bytes = Vec::new();
         let mut at = start;
         while at < length {
@@ -516,6 +529,11 @@ impl Recovery<'_> {
             bytes.extend_from_slice(&window);
             at += window.len() as u64;
         }
+        let filled = (segment.position - start) as usize;
+        if bytes.get(filled..).is_none_or(tear::is_zero) {
+            bytes.truncate(filled);
+            return Ok(bytes);
+        }
         // A torn flush may end in such space; it is judged with the zeros that belong to it.
         let flush = self.how.limits.flush_bytes_max as u64 + u64::from(self.how.config.max_message_bytes);
         let judged = length.saturating_sub(start).min(bytes.len() as u64 + flush + BLOCK_BYTES);
@@ -524,7 +542,12 @@ impl Recovery<'_> {
     }
 
     /// The last block is written anew, the rest zeroed to the end of the file.
-    async fn zero_behind(&self, segment: &mut Segment, last_block: &[u8]) -> std::io::Result<()> {
+    async fn zero_behind(
+        &self,
+        segment: &mut Segment,
+        last_block: &[u8],
+        length: u64,
+    ) -> std::io::Result<()> {
         let start = block_floor(segment.position);
         let mut from = start;
         if !last_block.is_empty() {
@@ -534,7 +557,6 @@ impl Recovery<'_> {
             segment.file.write_at(vec![buf.freeze(0..BLOCK_BYTES as usize)], start, Sync::Data).await?;
             from += BLOCK_BYTES;
         }
-        let length = segment.file.len().await?;
         if from < length {
             segment.file.zero_range(from..length).await?;
         }

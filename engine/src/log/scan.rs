@@ -17,7 +17,9 @@ pub(crate) struct Scan {
     pub pos: u64,
     /// Where the bytes to look at end.
     pub end: u64,
+    /// How much the next read takes; doubles from read to read.
     pub window_bytes: usize,
+    pub window_bytes_max: usize,
     pub reservation: Reservation,
     pub crcs: Option<Rc<SealedIndex>>,
     pub window: Window,
@@ -109,7 +111,7 @@ impl Scan {
         let start = self.pos - self.pos % unit;
         let until = (self.pos + needed as u64).next_multiple_of(unit);
         let whole = until
-            .max(start + self.window_bytes as u64)
+            .max(start + (self.window_bytes as u64).next_multiple_of(unit))
             .min(block_ceil(self.end))
             .max(block_ceil(self.pos + needed as u64));
         let bytes = usize::try_from(whole - start).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -130,6 +132,7 @@ impl Scan {
             }
         }
         self.window = Window { start, bytes: window };
+        self.window_bytes = (self.window_bytes * 2).min(self.window_bytes_max);
         Ok(())
     }
 }

@@ -114,6 +114,23 @@ fn a_large_batch_spans_buffers_and_small_ones_join_it() {
 }
 
 #[test]
+fn a_cold_read_of_any_size_is_aligned() {
+    on_disk(|core, dir| async move {
+        let log = Log::open(&core, open_log(dir.clone(), 1)).await.expect("opens");
+        for n in 0..10 {
+            let appended = log.append(produced(&vec![n; 60_000]), AppendKind::Client).await.expect("appends");
+            log.committed(appended.last_offset).await.expect("commits");
+        }
+        log.close().await.expect("closes");
+        let log = Log::open(&core, open_log(dir, 2)).await.expect("opens again");
+        for max_bytes in [1, 4097, 65_537, 123_456, 200_001, 262_143, 1 << 20] {
+            let out = log.read(Offset(1), max_bytes, true, Offset(10)).await.expect("readable");
+            assert!(out.next > Offset(1), "{max_bytes}");
+        }
+    });
+}
+
+#[test]
 fn a_retry_gets_the_offsets_of_its_original() {
     on_disk(|core, dir| async move {
         let log = Log::open(&core, open_log(dir.clone(), 1)).await.expect("opens");
