@@ -17,11 +17,14 @@ pub const STEP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 pub const ZEROS_AHEAD_BYTES: u64 = 60 * 1024;
 /// Flushes of this size and more carry no zeros themselves: the write would take twice as long.
 pub const ZEROS_FLUSH_BYTES_MAX: u64 = 32 * 1024;
-/// Flushes of this size and more get no zeros written before them: where the disk is the limit, flushes grow, and
-/// nothing is to be written twice there.
-pub const AHEAD_FLUSH_BYTES_MAX: u64 = 128 * 1024;
-/// The most zeros written at a time ahead of one log; at most two such runs lie behind its end.
-pub const AHEAD_STEP_BYTES_MAX: u64 = 1024 * 1024;
+/// Flushes of this size and more get no zeros written before them where each one is synced: where the disk is the limit,
+/// flushes grow, and nothing is to be written twice there.
+pub const AHEAD_SYNCED_FLUSH_BYTES_MAX: u64 = 128 * 1024;
+/// The same where flushes are not synced: only small ones gain.
+pub const AHEAD_FLUSH_BYTES_MAX: u64 = 32 * 1024;
+/// The most zeros written at a time ahead of one log; at most two such runs lie behind its end. Longer runs would hold
+/// up the flushes that share the device with them.
+pub const AHEAD_STEP_BYTES_MAX: u64 = 256 * 1024;
 /// What all logs together should have of such zeros: a start after a crash looks at them.
 pub const AHEAD_BYTES_OF_ALL: u64 = 256 * 1024 * 1024;
 /// How many flushes one run of zeros is to serve.
@@ -79,12 +82,14 @@ pub fn zeros_ahead(start: u64, end: u64, written: u64, allocated: u64) -> u64 {
 /// flushes ahead, always one run of them in store, within `allocated`.
 pub fn zeros_behind(
     flush_bytes: u64,
+    synced: bool,
     position: u64,
     written: u64,
     allocated: u64,
     partitions: u64,
 ) -> Option<Range<u64>> {
-    if flush_bytes >= AHEAD_FLUSH_BYTES_MAX {
+    let flush_bytes_max = if synced { AHEAD_SYNCED_FLUSH_BYTES_MAX } else { AHEAD_FLUSH_BYTES_MAX };
+    if flush_bytes >= flush_bytes_max {
         return None;
     }
     let share = (AHEAD_BYTES_OF_ALL / (2 * partitions.max(1))).clamp(STEP_BYTES_MIN, AHEAD_STEP_BYTES_MAX);
@@ -106,20 +111,21 @@ mod tests {
     fn small_flushes_get_zeros_written_before_them() {
         const K: u64 = 1024;
         let cases = [
-            // flush, position, written, allocated, partitions, expected
-            (64 * K, 64 * K, 64 * K, 32768 * K, 1, Some(64 * K..1088 * K)),
-            (64 * K, 128 * K, 1088 * K, 32768 * K, 1, Some(1088 * K..2112 * K)),
-            (64 * K, 64 * K, 1088 * K, 32768 * K, 1, None),
-            (64 * K, 64 * K, 64 * K, 32768 * K, 1000, Some(64 * K..192 * K)),
-            (64 * K, 64 * K, 64 * K, 256 * K, 1, Some(64 * K..256 * K)),
-            (4 * K, 1, 64 * K, 64 * K, 1, None),
-            (4 * K, 1, 64 * K, 128 * K, 1, Some(64 * K..128 * K)),
-            (4 * K, 1, 128 * K, 256 * K, 1, None),
-            (128 * K, 128 * K, 128 * K, 32768 * K, 1, None),
+            // flush, synced, position, written, allocated, partitions, expected
+            (64 * K, true, 64 * K, 64 * K, 32768 * K, 1, Some(64 * K..320 * K)),
+            (64 * K, true, 128 * K, 320 * K, 32768 * K, 1, Some(320 * K..576 * K)),
+            (64 * K, true, 64 * K, 320 * K, 32768 * K, 1, None),
+            (64 * K, true, 64 * K, 64 * K, 32768 * K, 2000, Some(64 * K..128 * K)),
+            (64 * K, true, 64 * K, 64 * K, 128 * K, 1, Some(64 * K..128 * K)),
+            (64 * K, false, 64 * K, 64 * K, 32768 * K, 1, None),
+            (4 * K, false, 1, 64 * K, 64 * K, 1, None),
+            (4 * K, false, 1, 64 * K, 128 * K, 1, Some(64 * K..128 * K)),
+            (4 * K, true, 1, 128 * K, 256 * K, 1, None),
+            (128 * K, true, 128 * K, 128 * K, 32768 * K, 1, None),
         ];
-        for (flush, position, written, allocated, partitions, expected) in cases {
-            let planned = zeros_behind(flush, position, written, allocated, partitions);
-            assert_eq!(planned, expected, "{flush} {position} {written} {allocated} {partitions}");
+        for (flush, synced, position, written, allocated, partitions, expected) in cases {
+            let planned = zeros_behind(flush, synced, position, written, allocated, partitions);
+            assert_eq!(planned, expected, "{flush} {synced} {position} {written} {allocated} {partitions}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! that reaches into them waits for them ([`cleared`]). A segment is sealed, and a log closed, only when they are done.
 
 use super::append::media_sync;
-use super::{Shared, State};
+use super::{Durability, Shared, State};
 use crate::ids::Offset;
 use crate::space;
 use rt::{Class, Slice};
@@ -23,13 +23,15 @@ pub(super) fn start(shared: &Rc<Shared>, flush_bytes: u64) {
         if state.failure.is_some() || state.closed {
             return;
         }
+        let synced = matches!(shared.config.borrow().durability, Durability::Fsync);
         let active = state.active();
         if active.zeroing || active.sealing {
             return;
         }
         let partitions = shared.limits.partitions;
         let (position, written, allocated) = (active.position, active.written, active.allocated);
-        let Some(range) = space::zeros_behind(flush_bytes, position, written, allocated, partitions) else {
+        let Some(range) = space::zeros_behind(flush_bytes, synced, position, written, allocated, partitions)
+        else {
             return;
         };
         active.zeroing = true;
