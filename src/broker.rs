@@ -144,44 +144,46 @@ async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
     let (folder, lock) =
         Folder::open(core, &settings.data, core.random_u64()).await.map_err(|error| error.to_string())?;
     let listener = listen_first(core, common.start.listen).await?;
-    let (log, metadata) =
+    let (log, mut metadata) =
         MetadataLog::open(core, &folder, settings.node_id).await.map_err(|error| error.to_string())?;
-    let mut begun = Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener };
-    begun.register(core, common).await?;
-    Ok(begun)
+    let port = common.start.advertised_port.unwrap_or(listener.local_addr().port());
+    let told = settings::listener(common.start.advertised_host.clone(), port);
+    register(core, settings, folder.uuid(), told, &log, &mut metadata).await?;
+    Ok(Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener })
 }
 
-impl Begun {
-    /// Makes this process the incarnation that leads: every partition it leads gets a new epoch, in one command,
-    /// before the first append (hazard A1).
-    async fn register(&mut self, core: &Core, common: &Common) -> Result<(), String> {
-        let settings = &common.settings;
-        let incarnation = (u128::from(core.random_u64()) << 64 | u128::from(core.random_u64())).to_be_bytes();
-        let port = common.start.advertised_port.unwrap_or(self.listener.local_addr().port());
-        let listener = settings::listener(common.start.advertised_host.clone(), port);
-        let commands = [
-            Command::RegisterBroker {
-                node: settings.node_id,
-                storage: self.folder.uuid(),
-                incarnation,
-                listeners: vec![listener],
-                rack: settings.rack.clone(),
-            },
-            Command::BrokerStarted { node: settings.node_id, incarnation, lost: Vec::new() },
-        ];
-        let entries =
-            self.log.commit(&commands).await.map_err(|why| format!("the metadata log failed: {why}"))?;
-        for (index, command) in entries {
-            let Some(command) = command else {
-                self.metadata.skip(index);
-                continue;
-            };
-            if let Some(refusal) = self.metadata.apply(index, &command).refused {
-                return Err(format!("this broker could not register with its cluster: {}", refusal.message));
-            }
+/// Makes this process the incarnation that leads: every partition it leads gets a new epoch, in one command, before the
+/// first append (hazard A1).
+pub(crate) async fn register(
+    core: &Core,
+    settings: &Settings,
+    storage: [u8; 16],
+    listener: coord::metadata::Listener,
+    log: &MetadataLog,
+    metadata: &mut Metadata,
+) -> Result<(), String> {
+    let incarnation = (u128::from(core.random_u64()) << 64 | u128::from(core.random_u64())).to_be_bytes();
+    let commands = [
+        Command::RegisterBroker {
+            node: settings.node_id,
+            storage,
+            incarnation,
+            listeners: vec![listener],
+            rack: settings.rack.clone(),
+        },
+        Command::BrokerStarted { node: settings.node_id, incarnation, lost: Vec::new() },
+    ];
+    let entries = log.commit(&commands).await.map_err(|why| format!("the metadata log failed: {why}"))?;
+    for (index, command) in entries {
+        let Some(command) = command else {
+            metadata.skip(index);
+            continue;
+        };
+        if let Some(refusal) = metadata.apply(index, &command).refused {
+            return Err(format!("this broker could not register with its cluster: {}", refusal.message));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Finds out whether the port is free before it is shared by this broker's own cores: shared ports would let two brokers

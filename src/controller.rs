@@ -12,6 +12,7 @@ use coord::metadata::validate::{
 };
 use coord::metadata::{Change, Command, Metadata};
 use coord::producer_ids;
+use engine::ids::PartitionId;
 use rt::CoreId;
 use rt::sync::Semaphore;
 
@@ -64,6 +65,9 @@ impl Controller {
                 self.create_partitions(&topics, validate_only).await.map(ControllerAnswer::CreatedPartitions)
             }
             ControllerRequest::AllocateProducerIds => self.allocate_producer_ids().await,
+            ControllerRequest::LogsFailed { offline, recovering } => {
+                self.logs_failed(offline, recovering).await.map(|()| ControllerAnswer::Noted)
+            }
         };
         answer.unwrap_or(ControllerAnswer::Unavailable)
     }
@@ -158,6 +162,34 @@ impl Controller {
             _ => None,
         });
         block.map(ControllerAnswer::ProducerIds).ok_or(Unavailable)
+    }
+
+    /// The leader epochs of logs that failed end here: with nobody to lead after them, or with this broker again.
+    async fn logs_failed(
+        &self,
+        offline: Vec<PartitionId>,
+        recovering: Vec<PartitionId>,
+    ) -> Result<(), Unavailable> {
+        let node = self.shard()?.settings.node_id;
+        let mut commands = Vec::new();
+        {
+            let metadata = self.metadata.borrow();
+            let image = metadata.image();
+            let broker_epoch = image.broker(node).ok_or(Unavailable)?.epoch;
+            // A topic may have been deleted meanwhile.
+            let led = |partitions: Vec<PartitionId>| -> Vec<PartitionId> {
+                let led = |id: &PartitionId| image.partition(*id).is_some_and(|one| one.leader == Some(node));
+                partitions.into_iter().filter(led).collect()
+            };
+            let (offline, recovering) = (led(offline), led(recovering));
+            if !offline.is_empty() {
+                commands.push(Command::ResignLeadership { node, broker_epoch, partitions: offline });
+            }
+            if !recovering.is_empty() {
+                commands.push(Command::ReclaimLeadership { node, broker_epoch, partitions: recovering });
+            }
+        }
+        self.commit(commands).await.map(drop)
     }
 
     /// Commits commands in their order with one write, applies them, and waits until every core has followed.

@@ -23,11 +23,13 @@ use crate::settings::{Limits, Settings};
 
 pub mod hosted;
 pub mod join;
+pub mod losses;
 pub mod mail;
 mod owner;
 pub mod ownership;
 
 use hosted::Hosted;
+use losses::Losses;
 use mail::{Answer, Ask, Mail};
 use ownership::Ownership;
 
@@ -77,6 +79,7 @@ pub struct Shard {
     pub ownership: RefCell<Ownership>,
     pub sessions: RefCell<Sessions>,
     pub producer_ids: RefCell<ProducerIds>,
+    pub(crate) losses: RefCell<Losses>,
     pub(crate) store: Store,
     hosted: RefCell<HashMap<PartitionId, Rc<Hosted>, ahash::RandomState>>,
     controller: RefCell<Option<Rc<Controller>>>,
@@ -106,6 +109,7 @@ impl Shard {
             settings,
             metadata: RefCell::new(metadata),
             producer_ids: RefCell::default(),
+            losses: RefCell::default(),
             store,
             hosted: RefCell::default(),
             controller: RefCell::new(None),
@@ -303,3 +307,6 @@ impl Drop for Reply {
         self.shard.core.spawn(Class::Control, async move { shard.port.send(to, mail).await });
     }
 }
+
+#[cfg(test)]
+mod tests;

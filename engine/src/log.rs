@@ -96,6 +96,14 @@ pub enum AppendError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Poisoned(pub String);
 
+/// Why a log serves nothing any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub why: String,
+    /// Our own mistake, not the disk's: what is on disk can be recovered in a new epoch.
+    pub panicked: bool,
+}
+
 /// What a log has done since it was opened.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Counters {
@@ -133,6 +141,9 @@ struct Shared {
     committed: Waiters,
     durable: Waiters,
     moved: Event,
+    /// Tasks that may touch the files, and the moment that there is none.
+    at_work: Cell<usize>,
+    idle: Event,
     /// Fires when zeros ahead of the end were written, or could not be.
     zeroed: Event,
     config: RefCell<LogConfig>,
@@ -166,7 +177,7 @@ struct State {
     last_flush_bytes: usize,
     unsynced_messages: u64,
     sync_timer: bool,
-    failure: Option<String>,
+    failure: Option<Failure>,
     closed: bool,
 }
 
@@ -248,6 +259,25 @@ impl Log {
         self.shared.state.borrow().failure.is_some()
     }
 
+    /// Why the log serves nothing, if that is so. [`Log::subscribe`] fires when it comes about.
+    pub fn failure(&self) -> Option<Failure> {
+        self.shared.state.borrow().failure.clone()
+    }
+
+    /// After a failure: waits until nothing of this log touches its files any more. Only then may they be opened anew.
+    pub async fn retire(&self) {
+        assert!(self.is_poisoned());
+        let ticket = self.shared.turns.draw();
+        ticket.turn().await;
+        loop {
+            let idle = self.shared.idle.listen();
+            if self.shared.at_work.get() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
     /// Logical bytes of all segments, as DescribeLogDirs reports them.
     pub fn size_bytes(&self) -> u64 {
         self.shared.state.borrow().segments.iter().map(|segment| segment.position).sum()
@@ -309,15 +339,7 @@ impl Log {
 impl Shared {
     /// The log serves nothing from here on. Whoever waits hears of it.
     fn poison(&self, why: String) {
-        {
-            let mut state = self.state.borrow_mut();
-            if state.failure.is_none() {
-                state.failure = Some(why);
-            }
-            state.forming = None;
-            state.ready.clear();
-            state.spare.clear();
-        }
+        self.state.borrow_mut().fail(Failure { why, panicked: false });
         self.wake_everybody();
     }
 
@@ -335,9 +357,17 @@ impl Shared {
 }
 
 impl State {
+    /// What waits for the disk goes nowhere any more; the flush in flight ends as it may.
+    fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+        self.forming = None;
+        self.ready.clear();
+        self.spare.clear();
+    }
+
     fn check_open(&self) -> Result<(), Poisoned> {
         match (&self.failure, self.closed) {
-            (Some(why), _) => Err(Poisoned(why.clone())),
+            (Some(failure), _) => Err(Poisoned(failure.why.clone())),
             (None, true) => Err(Poisoned("the log is closed".into())),
             (None, false) => Ok(()),
         }
@@ -395,15 +425,37 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A task that may touch the log's files.
+struct AtWork(Rc<Shared>);
+
+impl AtWork {
+    fn begin(shared: &Rc<Shared>) -> AtWork {
+        shared.at_work.set(shared.at_work.get() + 1);
+        AtWork(shared.clone())
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.at_work.set(self.0.at_work.get() - 1);
+        if self.0.at_work.get() == 0 {
+            self.0.idle.notify_all();
+        }
+    }
+}
+
 /// Poisons the log if a panic leaves a change half done (A14).
 struct PanicPoisons<'a>(&'a Shared);
 
 impl Drop for PanicPoisons<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(mut state) = self.0.state.try_borrow_mut()
-        {
-            state.failure.get_or_insert_with(|| "a panic left the log half changed".into());
+        if !std::thread::panicking() {
+            return;
         }
+        if let Ok(mut state) = self.0.state.try_borrow_mut() {
+            let why = format!("a panic left the log {} half changed", self.0.dir.display());
+            state.fail(Failure { why, panicked: true });
+        }
+        self.0.wake_everybody();
     }
 }

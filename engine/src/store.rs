@@ -100,6 +100,20 @@ impl Store {
 
     /// Opens or creates one partition's log. The store checkpoints it from here on.
     pub async fn open_log(&self, how: OpenPartition) -> Result<Log, OpenError> {
+        let checkpoint = self.shared.folder.saved(how.id);
+        self.open_from(how, checkpoint).await
+    }
+
+    /// Opens a log again that this process has failed to keep. `retired` touches its files no more.
+    pub async fn reopen_log(&self, retired: Log, how: OpenPartition) -> Result<Log, OpenError> {
+        assert!(retired.is_poisoned());
+        assert!(retired.id() == how.id);
+        retired.retire().await;
+        // What was saved before this process says too little of where the log ends now.
+        self.open_from(how, None).await
+    }
+
+    async fn open_from(&self, how: OpenPartition, checkpoint: Option<Saved>) -> Result<Log, OpenError> {
         let shared = &self.shared;
         let opened = Log::open(
             &shared.core,
@@ -109,7 +123,7 @@ impl Store {
                 topic_name: how.topic_name,
                 config: how.config,
                 epoch: how.epoch,
-                checkpoint: shared.folder.saved(how.id),
+                checkpoint,
                 limits: shared.limits,
                 tails: shared.tails.clone(),
                 faults: shared.faults,
@@ -148,11 +162,17 @@ impl Store {
     }
 
     /// Deletes a partition because its topic's deletion was committed; nothing else ever deletes one.
-    pub async fn delete_log(&self, id: PartitionId) -> io::Result<()> {
+    pub async fn delete_log(&self, id: PartitionId, topic_name: &str) -> io::Result<()> {
         let log = self.shared.logs.borrow_mut().remove(&id);
-        match log {
-            Some(log) => log.delete().await,
-            None => Ok(()),
+        if let Some(log) = log {
+            return log.delete().await;
+        }
+        // One that could not be opened.
+        let (core, dir) = (&self.shared.core, self.shared.folder.logs_dir());
+        match core.remove_dir_all(dir.join(names::folder(topic_name, id))).await {
+            Ok(()) => core.sync_dir(dir).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -199,10 +219,9 @@ impl Store {
         let bytes = self.appended_bytes();
         let mut all = Vec::new();
         for log in self.all() {
-            // A poisoned log keeps what was said of it before.
             match log.save().await {
                 Ok(saved) => all.push(saved),
-                Err(_) => all.extend(self.shared.folder.saved(log.id())),
+                Err(_) => all.extend(self.saved_before(&log)),
             }
         }
         self.write(all).await?;
@@ -216,10 +235,15 @@ impl Store {
         for log in self.all() {
             match log.close().await {
                 Ok(saved) => all.push(saved),
-                Err(_) => all.extend(self.shared.folder.saved(log.id())),
+                Err(_) => all.extend(self.saved_before(&log)),
             }
         }
         self.write(all).await
+    }
+
+    /// What was said of a log before it failed: true still, but for its having been closed.
+    fn saved_before(&self, failed: &Log) -> Option<Saved> {
+        self.shared.folder.saved(failed.id()).map(|saved| Saved { clean: false, ..saved })
     }
 
     fn all(&self) -> Vec<Log> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use coord::metadata::NodeId;
-use engine::ids::TopicId;
+use engine::ids::{PartitionId, TopicId};
 
 /// A topic to create; -1 stands for the broker's default, as on the wire.
 #[derive(Clone, Debug)]
@@ -43,10 +43,23 @@ pub struct MorePartitions {
 
 #[derive(Debug)]
 pub enum ControllerRequest {
-    CreateTopics { topics: Vec<NewTopic>, validate_only: bool },
-    DeleteTopics { topics: Vec<OldTopic> },
-    CreatePartitions { topics: Vec<MorePartitions>, validate_only: bool },
+    CreateTopics {
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+    },
+    DeleteTopics {
+        topics: Vec<OldTopic>,
+    },
+    CreatePartitions {
+        topics: Vec<MorePartitions>,
+        validate_only: bool,
+    },
     AllocateProducerIds,
+    /// Logs of this broker failed: those that are offline now, and those that are recovered in a new epoch.
+    LogsFailed {
+        offline: Vec<PartitionId>,
+        recovering: Vec<PartitionId>,
+    },
 }
 
 /// Why something was refused, as the client is told.
@@ -79,6 +92,7 @@ pub enum ControllerAnswer {
     DeletedTopics(Vec<Result<(String, TopicId), Refused>>),
     CreatedPartitions(Vec<(String, Result<(), Refused>)>),
     ProducerIds(Range<i64>),
+    Noted,
     /// The metadata log cannot be written to.
     Unavailable,
 }

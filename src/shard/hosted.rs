@@ -6,13 +6,17 @@ use std::rc::Rc;
 
 use coord::metadata::{Change, Topic};
 use engine::ids::{LeaderEpoch, PartitionId};
-use engine::log::{Log, LogConfig};
+use engine::log::{Failure, Log, LogConfig, OpenError};
 use engine::store::OpenPartition;
 use net::error_code::ErrorCode;
 use rt::Class;
 use rt::sync::Event;
 
 use crate::shard::Shard;
+use crate::shard::losses::{self, Loss};
+
+/// A log that panics again and again stays offline after so many recoveries, until the broker is restarted.
+const RECOVERIES_MAX: u32 = 5;
 
 /// One partition on its owner.
 pub struct Hosted {
@@ -20,6 +24,9 @@ pub struct Hosted {
     pub topic_name: String,
     state: RefCell<State>,
     settled: Event,
+    /// The log that panicked, while it waits for a new epoch to be opened in.
+    retired: RefCell<Option<Log>>,
+    recoveries: Cell<u32>,
     watches: RefCell<HashMap<u64, Rc<Event>, ahash::RandomState>>,
     watch_next: Cell<u64>,
 }
@@ -39,6 +46,8 @@ impl Hosted {
             topic_name,
             state: RefCell::new(State::Opening),
             settled: Event::new(),
+            retired: RefCell::new(None),
+            recoveries: Cell::new(0),
             watches: RefCell::default(),
             watch_next: Cell::new(0),
         })
@@ -111,7 +120,10 @@ impl Drop for Watch {
 pub fn follow(shard: &Rc<Shard>, change: &Change) {
     match change {
         Change::TopicCreated(topic) => host_all(shard, topic),
-        Change::Partitions { topic, .. } => host_all(shard, topic),
+        Change::Partitions { topic, indexes } => {
+            host_all(shard, topic);
+            indexes.iter().for_each(|&index| recover(shard, topic, index));
+        }
         Change::TopicDeleted(topic) => topic.ids().for_each(|(partition, _)| remove(shard, partition)),
         Change::TopicConfigs(topic) => reconfigure(shard, topic),
         Change::Broker(_) | Change::BrokerGone(_) | Change::Feature { .. } | Change::ProducerIds { .. } => {}
@@ -143,50 +155,96 @@ fn host(shard: &Rc<Shard>, topic: &Topic, partition: PartitionId, leader_epoch: 
 async fn open(shard: Rc<Shard>, hosted: Rc<Hosted>, config: LogConfig, leader_epoch: LeaderEpoch) {
     let how =
         OpenPartition { id: hosted.id, topic_name: hosted.topic_name.clone(), config, epoch: leader_epoch };
-    let opened = shard.store.open_log(how).await;
+    let (store, retired) = (shard.store.clone(), hosted.retired.take());
+    // A task of its own: a panic in the recovery ends there, and this partition is not served.
+    let opened = shard.core.spawn(Class::Control, async move {
+        match retired {
+            Some(retired) => store.reopen_log(retired, how).await,
+            None => store.open_log(how).await,
+        }
+    });
+    let opened = match opened.await {
+        Ok(opened) => opened.map_err(|error: OpenError| error.to_string()),
+        Err(panicked) => Err(format!("opening it panicked: {panicked}")),
+    };
+    if matches!(&*hosted.state.borrow(), State::Deleted) {
+        // Deleted while it was opening.
+        return delete(&shard, &hosted).await;
+    }
     match opened {
         Ok(log) => {
-            if matches!(&*hosted.state.borrow(), State::Deleted) {
-                // Deleted while it was opening.
-                delete(&shard, hosted.id).await;
-                return;
-            }
             hosted.settle(State::Open(log.clone()));
-            pump(hosted, log).await;
+            pump(shard, hosted, log).await;
         }
-        Err(error) => {
-            let why = error.to_string();
+        Err(why) => {
             eprintln!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
             hosted.settle(State::Failed(ErrorCode::KafkaStorageError, why));
+            losses::report(&shard, hosted.id, Loss::Offline);
         }
     }
 }
 
 /// Wakes those who wait for news of a partition, for as long as its log is served.
-async fn pump(hosted: Rc<Hosted>, log: Log) {
+async fn pump(shard: Rc<Shard>, hosted: Rc<Hosted>, log: Log) {
     let moved = log.subscribe();
     loop {
-        moved.wait().await;
-        hosted.ring();
+        let moving = moved.listen();
         if hosted.open_log().is_none() {
             return;
         }
+        if let Some(failure) = log.failure() {
+            return lose(&shard, &hosted, log, failure);
+        }
+        moving.await;
+        hosted.ring();
     }
+}
+
+/// A log that failed is not served any more. After a panic it is opened again from disk, once the controller has given
+/// this broker a new epoch for it (hazards A1, A14). After an error of the disk it stays offline until a restart: what a
+/// failed write or fsync left there is known to nobody, and trying again would only hide it.
+fn lose(shard: &Rc<Shard>, hosted: &Rc<Hosted>, log: Log, failure: Failure) {
+    let name = format!("{}-{}", hosted.topic_name, hosted.id.index);
+    hosted.settle(State::Failed(ErrorCode::KafkaStorageError, failure.why.clone()));
+    let recoveries = hosted.recoveries.get();
+    if failure.panicked && recoveries < RECOVERIES_MAX {
+        eprintln!("corelog: {name} is recovered from disk in a new epoch: {}", failure.why);
+        hosted.recoveries.set(recoveries + 1);
+        *hosted.retired.borrow_mut() = Some(log);
+        losses::report(shard, hosted.id, Loss::Recovering);
+    } else {
+        eprintln!("corelog: {name} is offline until the broker is restarted: {}", failure.why);
+        losses::report(shard, hosted.id, Loss::Offline);
+    }
+}
+
+/// Opens the log of a partition that waits for a new epoch, now that there is one.
+fn recover(shard: &Rc<Shard>, topic: &Topic, index: i32) {
+    let Some(hosted) = shard.hosted(PartitionId { topic: topic.id, index }) else { return };
+    let Some(partition) = topic.partition(index) else { return };
+    let waits =
+        hosted.retired.borrow().as_ref().is_some_and(|log| log.leader_epoch() < partition.leader_epoch);
+    if !waits || partition.leader != Some(shard.settings.node_id) {
+        return;
+    }
+    hosted.settle(State::Opening);
+    let (config, epoch, shard) = (shard.settings.log_config(topic), partition.leader_epoch, shard.clone());
+    shard.core.clone().spawn(Class::Control, async move { open(shard, hosted, config, epoch).await });
 }
 
 fn remove(shard: &Rc<Shard>, partition: PartitionId) {
     shard.ownership.borrow_mut().remove(partition);
     let Some(hosted) = shard.unhost(partition) else { return };
-    let was_open = hosted.open_log().is_some();
+    let opening = matches!(&*hosted.state.borrow(), State::Opening);
     hosted.settle(State::Deleted);
-    if was_open {
+    if !opening {
         let shard = shard.clone();
-        shard.core.clone().spawn(Class::Background, async move { delete(&shard, partition).await });
+        shard.core.clone().spawn(Class::Background, async move { delete(&shard, &hosted).await });
     }
 }
 
-async fn delete(shard: &Rc<Shard>, partition: PartitionId) {
-    if let Err(error) = shard.store.delete_log(partition).await {
+async fn delete(shard: &Rc<Shard>, hosted: &Hosted) {
+    if let Err(error) = shard.store.delete_log(hosted.id, &hosted.topic_name).await {
         eprintln!("corelog: files of a deleted partition could not be removed: {error}");
     }
 }

@@ -8,7 +8,7 @@
 
 use super::admit::{self, Admitted};
 use super::{
-    AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, ahead, seal, wait_for,
+    AppendError, AppendKind, Appended, AtWork, Durability, PanicPoisons, Shared, State, ahead, seal, wait_for,
 };
 use crate::batch::{Batch, HEADER_BYTES};
 use crate::cache::{Run, Spot};
@@ -290,6 +290,7 @@ fn place(shared: &Shared, admitted: &Admitted) -> Appended {
     let (last, max_timestamp) = (view.last_offset(), view.max_timestamp());
     assert!(last >= base);
     state.producers.apply(&view);
+    assert!(shared.faults.panic_at != Some((shared.epoch, base)), "asked for by a test");
     let body = &admitted.bytes[HEADER_BYTES..];
     let bytes = admitted.len();
     if state.forming.is_none() {
@@ -436,6 +437,7 @@ pub(super) fn kick(shared: &Rc<Shared>) {
 
 /// Flushes one after the other until nothing waits.
 async fn flush_all(shared: Rc<Shared>) {
+    let _at_work = AtWork::begin(&shared);
     let _guard = PanicPoisons(&shared);
     while let Some(ready) = next_flush(&shared) {
         if let Err(error) = write(&shared, &ready).await {
@@ -540,6 +542,7 @@ fn wants_growth(state: &mut State, shared: &Shared) -> bool {
 
 /// The next step, before it is needed. A failure is not one: the append that needs the space will hear of it.
 async fn grow_ahead(shared: Rc<Shared>) {
+    let _at_work = AtWork::begin(&shared);
     let (base, file, from) = {
         let mut state = shared.state.borrow_mut();
         let active = state.active();

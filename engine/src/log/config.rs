@@ -2,7 +2,7 @@
 
 use crate::batch::{Codec, TimestampType};
 use crate::checkpoint::Saved;
-use crate::ids::{LeaderEpoch, PartitionId};
+use crate::ids::{LeaderEpoch, Offset, PartitionId};
 use std::path::PathBuf;
 
 /// When an append counts as acknowledged by this disk.
@@ -109,6 +109,8 @@ pub struct Faults {
     pub hasty_duplicates: bool,
     /// A flush does not wait for the zeros that are being written where it goes.
     pub racing_zeros: bool,
+    /// An append panics half-way, in the log of this epoch and at this offset.
+    pub panic_at: Option<(LeaderEpoch, Offset)>,
 }
 
 /// How to open a log.

@@ -148,6 +148,8 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         committed: Default::default(),
         durable: Default::default(),
         moved: Default::default(),
+        at_work: Cell::new(0),
+        idle: Default::default(),
         zeroed: Default::default(),
         config: RefCell::new(how.config),
         counters: Cell::default(),

@@ -2,7 +2,7 @@
 //! a log's life (what the checkpoint may say, closing).
 
 use super::scan::read_exactly;
-use super::{Durability, PanicPoisons, Poisoned, Shared, ahead, append, wait_for};
+use super::{AtWork, Durability, PanicPoisons, Poisoned, Shared, ahead, append, wait_for};
 use crate::checkpoint::Saved;
 use crate::ids::Offset;
 use crate::index::SealedIndex;
@@ -29,6 +29,7 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
     let shared = shared.clone();
     let core = shared.core.clone();
     drop(core.spawn(Class::Background, async move {
+        let _at_work = AtWork::begin(&shared);
         let sealed = seal(&shared, base).await;
         if sealed.is_err()
             && let Some(segment) = shared.state.borrow_mut().segment(base)

@@ -1,6 +1,6 @@
 //! The front of a log: what retention and DeleteRecords take away. The log start is durable before a file goes (A5).
 
-use super::{AppendError, Shared, append};
+use super::{AppendError, AtWork, PanicPoisons, Shared, append};
 use crate::ids::Offset;
 use crate::names;
 use crate::retention::{self, Aged, Limits};
@@ -64,6 +64,8 @@ fn aged(state: &super::State) -> Vec<Aged> {
 
 /// Moves the log start, durably, and then drops the segments below it.
 async fn raise(shared: &Rc<Shared>, to: Offset) -> Result<(), AppendError> {
+    let _at_work = AtWork::begin(shared);
+    let _guard = PanicPoisons(shared);
     let failed =
         |error: std::io::Error| AppendError::Storage(format!("moving the log start failed: {error}"));
     let file = shared.partition.borrow_mut().take();

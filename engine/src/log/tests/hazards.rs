@@ -197,3 +197,44 @@ fn hazard_a15_the_tail_block_is_copied_not_written_to() {
         assert_eq!(counters.bytes_copied, counters.bytes, "one copy of each batch");
     });
 }
+
+#[test]
+fn hazard_a14_a_panic_in_an_append_is_recovered_from_disk_in_a_new_epoch() {
+    let disk = SimDisk::new();
+    sim_on(&disk, |core, _| async move {
+        let faults = Faults { panic_at: Some((LeaderEpoch(1), Offset(2))), ..Faults::default() };
+        let (folder, _lock) = crate::folder::Folder::open(&core, DIR.as_ref(), 0).await.expect("opens");
+        let store = crate::store::Store::with_faults(&core, folder.into(), Limits::default(), faults);
+        let how = |epoch| crate::store::OpenPartition {
+            id: open_log(DIR.into(), epoch).id,
+            topic_name: "orders".into(),
+            config: open_log(DIR.into(), epoch).config,
+            epoch: LeaderEpoch(epoch),
+        };
+        let log = store.open_log(how(1)).await.expect("opens");
+        for n in 0..2 {
+            log.append(sequenced(9, n, b"kept"), AppendKind::Client).await.expect("appends");
+            log.committed(Offset(i64::from(n))).await.expect("commits");
+        }
+        let waiting = core.spawn(rt::Class::Produce, {
+            let log = log.clone();
+            async move { log.committed(Offset(2)).await }
+        });
+        let panicked = core.spawn(rt::Class::Produce, {
+            let log = log.clone();
+            async move { log.append(sequenced(9, 2, b"panics"), AppendKind::Client).await }
+        });
+        assert!(panicked.await.is_err());
+        assert!(waiting.await.expect("no panic of its own").is_err(), "who waits hears of it");
+        assert!(log.failure().is_some_and(|failure| failure.panicked));
+        assert!(log.append(sequenced(9, 2, b"late"), AppendKind::Client).await.is_err());
+
+        let again = store.reopen_log(log, how(2)).await.expect("opens again");
+        assert_eq!(again.log_end_offset(), Offset(2), "what was acknowledged is there");
+        let appended = again.append(sequenced(9, 2, b"again"), AppendKind::Client).await.expect("appends");
+        assert_eq!((appended.base_offset, appended.duplicate), (Offset(2), false));
+        again.committed(Offset(2)).await.expect("commits");
+        assert_eq!(again.epoch_at(Offset(1)), Some(LeaderEpoch(1)));
+        assert_eq!(again.epoch_at(Offset(2)), Some(LeaderEpoch(2)));
+    });
+}

@@ -1,0 +1,200 @@
+//! One core of a broker over the simulated disk: what becomes of partitions whose disk or whose code fails.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use engine::batch::Codec;
+use engine::batch::build::BatchBuilder;
+use engine::ids::{LeaderEpoch, Offset, TopicId};
+use engine::log::{Faults, Limits as LogLimits};
+use net::error_code::ErrorCode;
+use rt::sim::{Fault, OpKind, Sim, SimConfig, SimDisk};
+use rt::{Mesh, Slice};
+use tuning::Machine;
+use tuning::machine::{Cpu, Kernel, Limits as Cgroup};
+
+use super::*;
+use crate::config::Config;
+use crate::controller::NewTopic;
+use crate::metadata_log::MetadataLog;
+use crate::shard::mail::{FetchAsk, FetchPart, Fetched, ProduceAsk, ProducePart, Produced};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const TOPIC: &str = "orders";
+const PARTITIONS: i32 = 3;
+
+fn settings() -> Settings {
+    let cpu = Cpu { id: 0, package: 0, core: 0, node: 0, siblings: vec![0], allowed: true };
+    let kernel = Kernel { major: 6, minor: 12, release: "6.12.1".into() };
+    let machine = Machine { cpus: vec![cpu], kernel, memory_bytes: 8 << 30, limits: Cgroup::default() };
+    let config = Config::parse("", "", &[]).expect("the defaults are valid");
+    let in_force = config.resolve(&machine).expect("the machine suffices");
+    Settings::new(&config, &in_force).expect("the defaults are valid")
+}
+
+/// A broker of one core, as a start makes it.
+async fn start(core: &Core, faults: Faults) -> Rc<Shard> {
+    let settings = settings();
+    let (folder, lock) = Folder::open(core, Path::new("/data"), 0).await.expect("the folder opens");
+    // The simulated process ends with its disk: nothing else gives the lock back.
+    std::mem::forget(lock);
+    let (log, mut metadata) = MetadataLog::open(core, &folder, settings.node_id).await.expect("it opens");
+    let listener = crate::settings::listener("localhost".into(), 1);
+    crate::broker::register(core, &settings, folder.uuid(), listener, &log, &mut metadata)
+        .await
+        .expect("registers");
+    let store = Store::with_faults(core, Arc::new(folder), LogLimits::default(), faults);
+    let port = Mesh::new(1, 16).remove(0);
+    let image = metadata.image().clone();
+    let shard = Shard::new(core.clone(), Arc::new(settings), store, image, port);
+    shard.set_controller(Controller::new(&shard, metadata, log));
+    core.spawn(Class::Control, shard.clone().read_mail()).detach();
+    shard.host_all();
+    shard.all_open().await;
+    shard
+}
+
+async fn create(shard: &Rc<Shard>) -> TopicId {
+    let topic = NewTopic { num_partitions: PARTITIONS, ..NewTopic::with_defaults(TOPIC.to_owned()) };
+    let ask = ControllerRequest::CreateTopics { topics: vec![topic], validate_only: false };
+    assert!(matches!(shard.ask_controller(ask).await, ControllerAnswer::CreatedTopics(_)));
+    topic_id(shard)
+}
+
+fn topic_id(shard: &Shard) -> TopicId {
+    shard.metadata.borrow().topic(TOPIC).expect("the topic is there").id
+}
+
+fn batch(value: &str) -> Slice {
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.append(1000, None, Some(value.as_bytes()), &[]);
+    Slice::from(builder.finish())
+}
+
+async fn produce(shard: &Rc<Shard>, partition: PartitionId, value: &str) -> (ErrorCode, i64) {
+    let part = ProducePart { place: 0, partition, records: batch(value) };
+    let ask = ProduceAsk { wait: true, timeout: Duration::from_secs(5), parts: vec![part] };
+    match shard.ask(shard.core.id(), Ask::Produce(ask)).await {
+        Answer::Produce(mut produced) => {
+            let Produced { error, base_offset, .. } = produced.remove(0);
+            (error, base_offset)
+        }
+        _ => (ErrorCode::UnknownServerError, -1),
+    }
+}
+
+async fn fetch(shard: &Rc<Shard>, partition: PartitionId, fetch_offset: i64) -> Fetched {
+    let part = FetchPart {
+        place: 0,
+        partition,
+        fetch_offset,
+        partition_max_bytes: 1 << 20,
+        current_leader_epoch: -1,
+        last_fetched_epoch: -1,
+    };
+    match shard.ask(shard.core.id(), Ask::Fetch(FetchAsk { max_bytes: 1 << 20, parts: vec![part] })).await {
+        Answer::Fetch(mut fetched) => fetched.remove(0),
+        _ => Fetched::failed(0, ErrorCode::UnknownServerError),
+    }
+}
+
+/// (leader or -1, leader epoch) as the metadata has it.
+fn led(shard: &Shard, partition: PartitionId) -> (i32, LeaderEpoch) {
+    let metadata = shard.metadata.borrow();
+    let partition = metadata.partition(partition).expect("the partition is there");
+    (partition.leader.map_or(-1, |node| node.0), partition.leader_epoch)
+}
+
+/// One life of the broker on this disk, ended by kill -9.
+fn live<F: Future<Output = ()> + 'static>(disk: &SimDisk, life: impl Fn(Core, SimDisk) -> F) {
+    let sim = Sim::with_disk(1, SimConfig::default(), disk.clone());
+    sim.run(|core| life(core, disk.clone())).expect("the life runs to its end");
+    drop(sim);
+    disk.kill(1);
+}
+
+#[test]
+fn after_an_error_of_the_disk_a_partition_is_offline_until_a_restart_and_the_rest_serves_on() {
+    let disk = SimDisk::new();
+    live(&disk, |core, disk| async move {
+        let shard = start(&core, Faults::default()).await;
+        let topic = create(&shard).await;
+        let [lost, well] = [0, 1].map(|index| PartitionId { topic, index });
+        assert_eq!(produce(&shard, lost, "kept").await, (ErrorCode::None, 0));
+        let before = led(&shard, lost).1;
+
+        disk.fail_next(OpKind::Write, Fault::Error(EIO));
+        assert_eq!(produce(&shard, lost, "lost").await.0, ErrorCode::KafkaStorageError);
+        core.sleep(Duration::from_secs(1)).await;
+        assert_eq!(led(&shard, lost), (-1, LeaderEpoch(before.0 + 1)), "its epoch is resigned");
+        assert_eq!(produce(&shard, lost, "late").await.0, ErrorCode::KafkaStorageError);
+        assert_eq!(fetch(&shard, lost, 0).await.error, ErrorCode::KafkaStorageError);
+        assert_eq!(produce(&shard, well, "well").await, (ErrorCode::None, 0));
+        let why = shard.hosted(lost).and_then(|hosted| hosted.failure()).expect("it says why");
+        assert!(why.contains("/data/logs/orders-0"), "{why}");
+    });
+    live(&disk, |core, _| async move {
+        let shard = start(&core, Faults::default()).await;
+        let lost = PartitionId { topic: topic_id(&shard), index: 0 };
+        assert_eq!(led(&shard, lost).0, 1);
+        assert_eq!(produce(&shard, lost, "again").await, (ErrorCode::None, 1));
+        assert_eq!(fetch(&shard, lost, 0).await.high_watermark, 2);
+    });
+}
+
+#[test]
+fn hazard_a14_after_a_panic_in_an_append_the_partition_comes_back_in_a_new_epoch() {
+    let disk = SimDisk::new();
+    live(&disk, |core, _| async move {
+        let faults = Faults { panic_at: Some((LeaderEpoch(0), Offset(2))), ..Faults::default() };
+        let shard = start(&core, faults).await;
+        let topic = create(&shard).await;
+        let partition = PartitionId { topic, index: 0 };
+        for (value, offset) in [("a", 0), ("b", 1)] {
+            assert_eq!(produce(&shard, partition, value).await, (ErrorCode::None, offset));
+        }
+        let asking = shard.clone();
+        let panics = core.spawn(Class::Produce, async move { produce(&asking, partition, "panics").await });
+        assert!(panics.await.is_err(), "the request's own task ends");
+        core.sleep(Duration::from_secs(1)).await;
+        assert_eq!(led(&shard, partition), (1, LeaderEpoch(1)));
+        assert_eq!(produce(&shard, partition, "c").await, (ErrorCode::None, 2));
+        let fetched = fetch(&shard, partition, 0).await;
+        assert_eq!((fetched.error, fetched.high_watermark), (ErrorCode::None, 3));
+    });
+}
+
+#[test]
+fn hazard_a14_a_full_disk_is_an_error_that_ends_with_the_lack() {
+    let disk = SimDisk::new();
+    let refused = Rc::new(RefCell::new(0));
+    let seen = refused.clone();
+    live(&disk, move |core, disk| {
+        let refused = seen.clone();
+        async move {
+            let shard = start(&core, Faults::default()).await;
+            let topic = create(&shard).await;
+            let partition = PartitionId { topic, index: 0 };
+            let large = "x".repeat(60 << 10);
+            let mut taken = 0;
+            for _ in 0..8 {
+                disk.fail_next(OpKind::Allocate, Fault::Error(ENOSPC));
+                match produce(&shard, partition, &large).await {
+                    (ErrorCode::None, offset) => {
+                        assert_eq!(offset, taken);
+                        taken += 1;
+                    }
+                    (error, _) => {
+                        assert_eq!(error, ErrorCode::KafkaStorageError);
+                        *refused.borrow_mut() += 1;
+                    }
+                }
+            }
+            assert_eq!(produce(&shard, partition, "small").await, (ErrorCode::None, taken));
+            assert_eq!(led(&shard, partition), (1, LeaderEpoch(0)), "nothing was resigned");
+        }
+    });
+    assert!(*refused.borrow() > 0, "the disk was full at least once");
+}
