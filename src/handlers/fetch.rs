@@ -1,8 +1,9 @@
 //! Fetch v4-v18. v5: log start. v7: sessions. v9: leader epoch. v11: rack. v12: flexible, last fetched epoch.
 //! v13: topic ids. v15: replica state. v16: node endpoints.
 //!
-//! A fetch reads at once; if that is not enough to answer, it asks each owner to tell when one of the partitions has
-//! moved, and reads again then. Records are never looked into: they leave as the slices that the log gave.
+//! A fetch reads at once, each owner its part of the bytes; if that is not enough to answer, it asks each owner to tell
+//! when one of the partitions has moved, and reads again then. Records are never looked into: they leave as the slices
+//! that the log gave.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,6 +22,8 @@ use crate::fetch_session::{Begin, Context, Interest, Outcome, TopicKey};
 use crate::shard::Shard;
 use crate::shard::join::{before, join_all};
 use crate::shard::mail::{Answer, Ask, FetchAsk, FetchPart, Fetched, WatchAsk};
+
+mod budget;
 
 /// From this version on, topics are named by id only.
 const BY_ID_FROM: i16 = 13;
@@ -77,11 +80,12 @@ async fn wait_for_data(shard: &Rc<Shard>, body: &FetchRequest<'_>, context: &Con
     let min_bytes = usize::try_from(body.min_bytes).unwrap_or(0).min(max_bytes);
     loop {
         let found = read_all(shard, context, max_bytes).await;
-        let bytes: usize = found.iter().map(|one| one.bytes).sum();
+        // What is there counts, not what one read of it brought: the rest is asked for by the next fetch.
+        let available = found.iter().fold(0, |sum: usize, one| sum.saturating_add(one.available));
         let left = deadline - shard.core.now();
         let urgent = |one: &Fetched| one.error != ErrorCode::None || one.diverging.is_some();
         let idle_session = context.incremental && context.interests.is_empty();
-        if bytes >= min_bytes
+        if available >= min_bytes
             || left.is_zero()
             || found.iter().any(urgent)
             || (found.is_empty() && !idle_session)
@@ -101,22 +105,23 @@ async fn read_all(shard: &Rc<Shard>, context: &Context, max_bytes: usize) -> Vec
     for (place, interest) in context.interests.iter().enumerate() {
         match locate(shard, interest) {
             Ok((owner, partition)) => {
-                by_owner.entry(owner).or_default().push(FetchPart {
-                    place,
-                    partition,
-                    fetch_offset: interest.fetch_offset,
-                    partition_max_bytes: usize::try_from(interest.partition_max_bytes).unwrap_or(0),
-                    current_leader_epoch: interest.current_leader_epoch,
-                    last_fetched_epoch: interest.last_fetched_epoch,
-                });
+                by_owner.entry(owner).or_default().push(part(place, interest, partition));
                 found.push(None);
             }
             Err(code) => found.push(Some(Fetched::failed(place, code))),
         }
     }
-    let asks = by_owner
-        .into_iter()
-        .map(|(owner, parts)| shard.ask(owner, Ask::Fetch(FetchAsk { max_bytes, parts })));
+    let want = |parts: &Vec<FetchPart>| {
+        let sum = |sum: usize, part: &FetchPart| sum.saturating_add(part.partition_max_bytes);
+        parts.iter().fold(0, sum).min(max_bytes)
+    };
+    let wants: Vec<usize> = by_owner.values().map(want).collect();
+    // Where one core owns all, the order of its reading is the order of the answer.
+    let min_one = by_owner.len() == 1;
+    let shares = budget::divide(&wants, max_bytes);
+    let asks = by_owner.into_iter().zip(shares).map(|((owner, parts), max_bytes)| {
+        shard.ask(owner, Ask::Fetch(FetchAsk { max_bytes, min_one, parts }))
+    });
     for answer in join_all(asks).await {
         if let Answer::Fetch(parts) = answer {
             for part in parts {
@@ -125,24 +130,39 @@ async fn read_all(shard: &Rc<Shard>, context: &Context, max_bytes: usize) -> Vec
             }
         }
     }
-    let mut whole: Vec<Fetched> = found
-        .into_iter()
-        .enumerate()
-        .map(|(place, one)| one.unwrap_or_else(|| Fetched::failed(place, ErrorCode::KafkaStorageError)))
-        .collect();
-    keep_within(&mut whole, max_bytes);
+    let unanswered = |(place, one): (usize, Option<Fetched>)| {
+        one.unwrap_or_else(|| Fetched::failed(place, ErrorCode::KafkaStorageError))
+    };
+    let mut whole: Vec<Fetched> = found.into_iter().enumerate().map(unanswered).collect();
+    if let Some(place) = budget::starved(&whole) {
+        feed(shard, &context.interests[place], place, max_bytes, &mut whole).await;
+    }
     whole
 }
 
-/// Each owner kept to the limit by itself; together they keep to it here. The first data always stays (KIP-74).
-fn keep_within(found: &mut [Fetched], max_bytes: usize) {
-    let mut total = 0_usize;
-    for one in found.iter_mut().filter(|one| one.bytes > 0) {
-        if total > 0 && total + one.bytes > max_bytes {
-            one.records.clear();
-            one.bytes = 0;
-        }
-        total += one.bytes;
+/// Asks again for the first partition that has data and gave none, now alone and with all of the bytes.
+async fn feed(shard: &Rc<Shard>, interest: &Interest, place: usize, max_bytes: usize, found: &mut [Fetched]) {
+    let Ok((owner, partition)) = locate(shard, interest) else { return };
+    let taken = found.iter().fold(0, |sum: usize, one| sum.saturating_add(one.bytes));
+    let left = max_bytes.saturating_sub(taken);
+    let parts = vec![part(place, interest, partition)];
+    let ask = Ask::Fetch(FetchAsk { max_bytes: left, min_one: true, parts });
+    if let Answer::Fetch(mut parts) = shard.ask(owner, ask).await
+        && let Some(fed) = parts.pop()
+    {
+        found[place] = fed;
+        budget::keep_within(found, max_bytes);
+    }
+}
+
+fn part(place: usize, interest: &Interest, partition: PartitionId) -> FetchPart {
+    FetchPart {
+        place,
+        partition,
+        fetch_offset: interest.fetch_offset,
+        partition_max_bytes: usize::try_from(interest.partition_max_bytes).unwrap_or(0),
+        current_leader_epoch: interest.current_leader_epoch,
+        last_fetched_epoch: interest.last_fetched_epoch,
     }
 }
 

@@ -117,6 +117,8 @@ impl Produced {
 #[derive(Debug)]
 pub struct FetchAsk {
     pub max_bytes: usize,
+    /// The first partition that has data gives a batch however large it is (KIP-74).
+    pub min_one: bool,
     pub parts: Vec<FetchPart>,
 }
 
@@ -140,6 +142,8 @@ pub struct Fetched {
     pub diverging: Option<(i32, i64)>,
     pub records: Vec<Slice>,
     pub bytes: usize,
+    /// About how much the partition could have given, were this all that was asked for: what `min_bytes` counts.
+    pub available: usize,
 }
 
 impl Fetched {
@@ -152,6 +156,7 @@ impl Fetched {
             diverging: None,
             records: Vec::new(),
             bytes: 0,
+            available: 0,
         }
     }
 }

@@ -120,19 +120,19 @@ fn refused(place: usize, log: &Log, error: AppendError) -> Produced {
 
 async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
     let mut left = ask.max_bytes;
-    let mut first = true;
+    let mut min_one = ask.min_one;
     let mut found = Vec::with_capacity(ask.parts.len());
     for part in ask.parts {
-        let one = fetch_part(shard, &part, left, first).await;
+        let one = fetch_part(shard, &part, left, min_one).await;
         left = left.saturating_sub(one.bytes);
-        first &= one.bytes == 0;
+        min_one &= one.bytes == 0;
         found.push(one);
     }
     found
 }
 
-/// Reads for one partition. `first` lets one batch through however large it is (KIP-74).
-async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, first: bool) -> Fetched {
+/// Reads for one partition.
+async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, min_one: bool) -> Fetched {
     let log = match leader_log(shard, part.partition, part.current_leader_epoch).await {
         Ok(log) => log,
         Err(code) => return Fetched::failed(part.place, code),
@@ -157,13 +157,22 @@ async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, first: boo
     if !in_range.contains(&part.fetch_offset) {
         return Fetched::failed(part.place, ErrorCode::OffsetOutOfRange);
     }
-    let bytes_max = part.partition_max_bytes.min(left);
-    if part.fetch_offset >= high_watermark.0 || (bytes_max == 0 && !first) {
+    let from = Offset(part.fetch_offset);
+    if from >= high_watermark {
         return fetched;
     }
-    match log.read(Offset(part.fetch_offset), bytes_max, first, high_watermark).await {
+    fetched.available = log.bytes_available(from, high_watermark, part.partition_max_bytes).max(1);
+    let bytes_max = part.partition_max_bytes.min(left);
+    if bytes_max == 0 && !min_one {
+        return fetched;
+    }
+    match log.read(from, bytes_max, min_one, high_watermark).await {
         Ok(read) => {
             fetched.bytes = read.bytes;
+            if min_one && read.bytes == 0 {
+                // Nothing could be given, however much was allowed: it must not count as data.
+                fetched.available = 0;
+            }
             fetched.records = read.slices;
             fetched
         }

@@ -94,7 +94,10 @@ async fn fetch(shard: &Rc<Shard>, partition: PartitionId, fetch_offset: i64) -> 
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
     };
-    match shard.ask(shard.core.id(), Ask::Fetch(FetchAsk { max_bytes: 1 << 20, parts: vec![part] })).await {
+    match shard
+        .ask(shard.core.id(), Ask::Fetch(FetchAsk { max_bytes: 1 << 20, min_one: true, parts: vec![part] }))
+        .await
+    {
         Answer::Fetch(mut fetched) => fetched.remove(0),
         _ => Fetched::failed(0, ErrorCode::UnknownServerError),
     }

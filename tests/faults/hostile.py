@@ -26,7 +26,7 @@ sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent / "scripts")]
 from wire import (API_VERSIONS, FETCH, METADATA, PRODUCE, Closed, Connection, array, batch, fetch_body, frame, header, i8, i16, i32,  # noqa: E402
-                  i64, produce_body, record, string)
+                  i64, produce_body, record, string, whole_batches)
 
 REQUEST_BYTES_MAX = 104_857_600
 FILES_SPARE = 200
@@ -57,13 +57,13 @@ class World:
     def connect(self):
         return Connection(self.address)
 
-    def topic(self, prefix, configs=()):
+    def topic(self, prefix, configs=(), partitions=1):
         self.made += 1
         name = f"hostile-{prefix}-{self.stamp}-{self.made}"
         with self.connect() as c:
-            check(c.create_topic(name, configs=configs), 0, f"creating {name}")
+            check(c.create_topic(name, partitions, configs=configs), 0, f"creating {name}")
             deadline = time.monotonic() + 10
-            while c.fetch(name, 0)[0] != 0:  # Kafka answers the creation before it serves the partition
+            while any(c.fetch(name, 0, partition)[0] != 0 for partition in range(partitions)):  # Kafka answers the creation before it serves the partitions
                 check(time.monotonic() < deadline, True, f"{name} served in time")
         return name
 
@@ -371,6 +371,63 @@ def bad_fetch(w):
         check(c.fetch(f"{topic}-never-made", 0)[0], UNKNOWN_TOPIC, "unknown topic")
         for limit in (0, 1, 2147483647, -1):
             c.ask(FETCH, 4, fetch_body(topic, 0, max_bytes=limit))
+
+
+FETCHED_BATCHES, FETCHED_BYTES = 6, 10_000
+
+
+def filled_topic(w, c, partitions=4):
+    topic = w.topic("limits", partitions=partitions)
+    for partition in range(partitions):
+        for _ in range(FETCHED_BATCHES):
+            check(c.produce(topic, batch([b"x" * FETCHED_BYTES]), partition=partition)[0], 0, "produce")
+    return topic
+
+
+@case("a fetch over many partitions keeps to its bytes, but for the first batch of the first that has data")
+def fetch_limits(w):
+    with w.connect() as c:
+        topic, one = filled_topic(w, c), len(batch([b"x" * FETCHED_BYTES]))
+        for first in range(4):
+            order = [((first + at) % 4, 0) for at in range(4)]
+            found = c.fetch_many(topic, order, max_bytes=1)
+            check({p: whole_batches(data) for p, data in found.items() if data}, {first: [one]}, f"one byte, from partition {first} on")
+            # A partition without data does not use up the one batch.
+            found = c.fetch_many(topic, [(order[0][0], FETCHED_BATCHES), *order[1:]], max_bytes=1)
+            check({p: whole_batches(data) for p, data in found.items() if data}, {order[1][0]: [one]}, "the first that has data")
+            found = c.fetch_many(topic, order, max_bytes=25_000)
+            check(sum(map(len, found.values())) <= 25_000, True, f"{ {p: len(d) for p, d in found.items()} } within 25,000 bytes")
+            check(len(whole_batches(found[first])) > 0, True, "the first partition gives some")
+            found = c.fetch_many(topic, order, max_bytes=1 << 20, partition_max=1)
+            check(len(whole_batches(found[first])), 1, "one batch, beyond its partition's limit too")
+
+
+@case("a reader with little room that turns its order, as clients do, reaches the end of every partition")
+def fetch_fairness(w):
+    with w.connect() as c:
+        topic, offsets = filled_topic(w, c), {partition: 0 for partition in range(4)}
+        order = list(offsets)
+        for _ in range(4 * FETCHED_BATCHES + 4):
+            for partition, data in c.fetch_many(topic, [(p, offsets[p]) for p in order], max_bytes=15_000, max_wait_ms=1).items():
+                batches = len(whole_batches(data))
+                offsets[partition] += batches
+                if batches:
+                    order.remove(partition)
+                    order.append(partition)
+        check(offsets, {partition: FETCHED_BATCHES for partition in offsets}, "offsets reached")
+
+
+@case("min_bytes counts all partitions together, whichever core they are on")
+def fetch_min_bytes(w):
+    with w.connect() as c:
+        topic = filled_topic(w, c)
+        offsets = [(partition, FETCHED_BATCHES - 1) for partition in range(4)]
+        started = time.monotonic()
+        found = c.fetch_many(topic, offsets, max_bytes=1 << 20, min_bytes=4 * FETCHED_BYTES, max_wait_ms=10_000)
+        check((len(found), time.monotonic() - started < 5), (4, True), "answered before the wait is over")
+        started = time.monotonic()
+        c.fetch_many(topic, offsets, max_bytes=1 << 20, min_bytes=8 * FETCHED_BYTES, max_wait_ms=300)
+        check(time.monotonic() - started >= 0.25, True, "waits for what is not there")
 
 
 # Bad manners.

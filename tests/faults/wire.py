@@ -82,6 +82,21 @@ def fetch_body(topic, offset, partition=0, max_wait_ms=100, max_bytes=1 << 20):
             + array([string(topic) + array([i32(partition) + i64(offset) + i32(max_bytes)])]))
 
 
+def fetch_many_body(topic, offsets, max_bytes, partition_max=1 << 20, min_bytes=1, max_wait_ms=500):
+    """`offsets` are (partition, offset) pairs, in the order in which they are asked for. Fetch 4."""
+    parts = [i32(partition) + i64(offset) + i32(partition_max) for partition, offset in offsets]
+    return i32(-1) + i32(max_wait_ms) + i32(min_bytes) + i32(max_bytes) + i8(0) + array([string(topic) + array(parts)])
+
+
+def whole_batches(data):
+    """The lengths of the whole batches that `data` begins with; a broker may cut the last one."""
+    lengths = []
+    while len(data) >= 12 and len(data) >= 12 + struct.unpack(">i", data[8:12])[0]:
+        lengths.append(12 + struct.unpack(">i", data[8:12])[0])
+        data = data[lengths[-1]:]
+    return lengths
+
+
 class Closed(Exception):
     """The broker closed the connection."""
 
@@ -161,6 +176,23 @@ class Connection:
         at += 22 + 16 * max(aborted, 0)
         size = struct.unpack(">i", got[at:at + 4])[0]
         return error, high_watermark, got[at + 4:at + 4 + max(size, 0)]
+
+    def fetch_many(self, topic, offsets, max_bytes, **more):
+        """Record bytes by partition. Fetch 4."""
+        got = self.ask(FETCH, 4, fetch_many_body(topic, offsets, max_bytes, **more))
+        topics, at, found = struct.unpack(">i", got[4:8])[0], 8, {}
+        for _ in range(topics):
+            at += 2 + struct.unpack(">h", got[at:at + 2])[0]
+            count, at = struct.unpack(">i", got[at:at + 4])[0], at + 4
+            for _ in range(count):
+                partition, error, _, _, aborted = struct.unpack(">ihqqi", got[at:at + 26])
+                if error:
+                    raise AssertionError(f"partition {partition}: error {error}")
+                at += 26 + 16 * max(aborted, 0)
+                size = struct.unpack(">i", got[at:at + 4])[0]
+                found[partition] = got[at + 4:at + 4 + max(size, 0)]
+                at += 4 + max(size, 0)
+        return found
 
     def new_producer_id(self):
         """A producer id, epoch 0. InitProducerId 0. A broker that has just started may be loading its ids: error 14."""
