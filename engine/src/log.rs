@@ -41,10 +41,10 @@ use crate::producers::ProducerStates;
 use crate::segment::Segment;
 use append::{Forming, Ready};
 use rt::sync::Event;
-use rt::{BufMut, Core, Slice};
+use rt::{BufMut, Class, Core, Slice};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
@@ -425,8 +425,17 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A task that may touch the log's files.
+/// Something that may touch the log's files.
 struct AtWork(Rc<Shared>);
+
+/// Starts a task that may touch the log's files: it is at work from now on, not from when it first runs.
+fn spawn_at_work(shared: &Rc<Shared>, class: Class, work: impl Future<Output = ()> + 'static) {
+    let at_work = AtWork::begin(shared);
+    drop(shared.core.spawn(class, async move {
+        work.await;
+        drop(at_work);
+    }));
+}
 
 impl AtWork {
     fn begin(shared: &Rc<Shared>) -> AtWork {

@@ -9,7 +9,7 @@
 //! that reaches into them waits for them ([`cleared`]). A segment is sealed, and a log closed, only when they are done.
 
 use super::append::media_sync;
-use super::{AtWork, Durability, PanicPoisons, Shared, State};
+use super::{Durability, PanicPoisons, Shared, State, spawn_at_work};
 use crate::ids::Offset;
 use crate::space;
 use rt::{Class, Slice};
@@ -37,11 +37,10 @@ pub(super) fn start(shared: &Rc<Shared>, flush_bytes: u64) {
         active.zeroing = true;
         (active.base, range)
     };
-    drop(shared.core.spawn(Class::Produce, write(shared.clone(), base, range)));
+    spawn_at_work(shared, Class::Produce, write(shared.clone(), base, range));
 }
 
 async fn write(shared: Rc<Shared>, base: Offset, range: Range<u64>) {
-    let _at_work = AtWork::begin(&shared);
     let _guard = PanicPoisons(&shared);
     let bytes = range.end - range.start;
     let file = shared.state.borrow_mut().segment(base).map(|segment| segment.file.clone());

@@ -8,7 +8,8 @@
 
 use super::admit::{self, Admitted};
 use super::{
-    AppendError, AppendKind, Appended, AtWork, Durability, PanicPoisons, Shared, State, ahead, seal, wait_for,
+    AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, ahead, seal, spawn_at_work,
+    wait_for,
 };
 use crate::batch::{Batch, HEADER_BYTES};
 use crate::cache::{Run, Spot};
@@ -432,12 +433,11 @@ pub(super) fn kick(shared: &Rc<Shared>) {
     }
     state.flushing = true;
     drop(state);
-    drop(shared.core.spawn(Class::Produce, flush_all(shared.clone())));
+    spawn_at_work(shared, Class::Produce, flush_all(shared.clone()));
 }
 
 /// Flushes one after the other until nothing waits.
 async fn flush_all(shared: Rc<Shared>) {
-    let _at_work = AtWork::begin(&shared);
     let _guard = PanicPoisons(&shared);
     while let Some(ready) = next_flush(&shared) {
         if let Err(error) = write(&shared, &ready).await {
@@ -527,7 +527,7 @@ fn flushed(shared: &Rc<Shared>, ready: &Ready) {
         seal::start(shared, base);
     }
     if grow_next {
-        drop(shared.core.spawn(Class::Background, grow_ahead(shared.clone())));
+        spawn_at_work(shared, Class::Background, grow_ahead(shared.clone()));
     }
 }
 
@@ -542,7 +542,6 @@ fn wants_growth(state: &mut State, shared: &Shared) -> bool {
 
 /// The next step, before it is needed. A failure is not one: the append that needs the space will hear of it.
 async fn grow_ahead(shared: Rc<Shared>) {
-    let _at_work = AtWork::begin(&shared);
     let (base, file, from) = {
         let mut state = shared.state.borrow_mut();
         let active = state.active();

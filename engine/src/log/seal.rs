@@ -2,7 +2,7 @@
 //! a log's life (what the checkpoint may say, closing).
 
 use super::scan::read_exactly;
-use super::{AtWork, Durability, PanicPoisons, Poisoned, Shared, ahead, append, wait_for};
+use super::{Durability, PanicPoisons, Poisoned, Shared, ahead, append, spawn_at_work, wait_for};
 use crate::checkpoint::Saved;
 use crate::ids::Offset;
 use crate::index::SealedIndex;
@@ -26,17 +26,15 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
             Some(_) | None => return,
         }
     }
-    let shared = shared.clone();
-    let core = shared.core.clone();
-    drop(core.spawn(Class::Background, async move {
-        let _at_work = AtWork::begin(&shared);
-        let sealed = seal(&shared, base).await;
+    let sealing = shared.clone();
+    spawn_at_work(shared, Class::Background, async move {
+        let sealed = seal(&sealing, base).await;
         if sealed.is_err()
-            && let Some(segment) = shared.state.borrow_mut().segment(base)
+            && let Some(segment) = sealing.state.borrow_mut().segment(base)
         {
             segment.sealing = false;
         }
-    }));
+    });
 }
 
 /// After recovery: segments whose index file is missing.
