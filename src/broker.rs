@@ -24,8 +24,6 @@ use crate::shard::{Beginning, CONTROLLER_CORE, Shard};
 const HELPER_THREADS: usize = 3;
 /// Where files are read and written by helper threads, so many of them for each core.
 const FILE_THREADS_PER_CORE: usize = 4;
-/// Messages per ordered pair of cores before a sender waits.
-const MAIL_CAPACITY: usize = 1024;
 /// After a failed accept (no descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -57,7 +55,7 @@ pub fn run(start: Start, ready: impl Fn(&Ready) + Send + Sync + 'static) -> Resu
         helper_threads: HELPER_THREADS + file_threads,
         ..rt::Config::default()
     };
-    let ports = Mesh::new(start.settings.core_count, MAIL_CAPACITY);
+    let ports = Mesh::new(start.settings.core_count, start.settings.limits.mailbox_messages_max);
     let common = Arc::new(Common {
         settings: Arc::new(start.settings.clone()),
         start,

@@ -145,7 +145,6 @@ pub struct Topics {
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
     pub retention_check_interval_ms: i64,
-    pub file_delete_delay_ms: i64,
     pub producer_id_expiration_ms: i64,
 }
 
@@ -166,10 +165,8 @@ pub struct Limits {
     pub fetch_sessions_max: u32,
     pub fetch_bytes_max: Option<u64>,
     pub fetch_waiters_max: u32,
-    pub produce_waiters_max: u32,
     pub mailbox_messages_max: u32,
     pub partitions_max: u32,
-    pub request_partitions_max: u32,
     pub describe_partitions_max: u32,
 }
 

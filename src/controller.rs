@@ -13,6 +13,7 @@ use coord::metadata::validate::{
 use coord::metadata::{Change, Command, Metadata};
 use coord::producer_ids;
 use engine::ids::PartitionId;
+use net::error_code::ErrorCode;
 use rt::CoreId;
 use rt::sync::Semaphore;
 
@@ -85,12 +86,19 @@ impl Controller {
         };
         let mut commands = Vec::new();
         let mut answers = Vec::with_capacity(plans.len());
+        let mut room = self.room(&shard);
         for (name, plan) in plans {
-            let created = plan.map_err(refused).map(|planned| {
-                commands.push(planned.command.clone());
-                created(planned)
+            let planned = plan.map_err(refused).and_then(|planned| {
+                room.take(usize::try_from(planned.num_partitions).unwrap_or(usize::MAX))?;
+                Ok(planned)
             });
-            answers.push((name.to_owned(), created));
+            answers.push((
+                name.to_owned(),
+                planned.map(|planned| {
+                    commands.push(planned.command.clone());
+                    created(planned)
+                }),
+            ));
         }
         if !validate_only {
             self.commit(commands).await?;
@@ -143,8 +151,16 @@ impl Controller {
         };
         let mut commands = Vec::new();
         let mut answers = Vec::with_capacity(plans.len());
+        let mut room = self.room(&shard);
         for (name, plan) in plans {
-            answers.push((name.to_owned(), plan.map_err(refused).map(|command| commands.push(command))));
+            let taken = plan.map_err(refused).and_then(|command| {
+                let Command::CreatePartitions { partitions, .. } = &command else {
+                    unreachable!("a growth is planned as a growth")
+                };
+                room.take(partitions.len())?;
+                Ok(command)
+            });
+            answers.push((name.to_owned(), taken.map(|command| commands.push(command))));
         }
         if !validate_only {
             self.commit(commands).await?;
@@ -231,8 +247,34 @@ impl Controller {
         Ok(())
     }
 
+    fn room(&self, shard: &Shard) -> Room {
+        let partitions_max = shard.limits().partitions_max;
+        let partitions = self.metadata.borrow().image().partition_count();
+        Room { partitions_max, left: partitions_max.saturating_sub(partitions) }
+    }
+
     fn shard(&self) -> Result<Rc<Shard>, Unavailable> {
         self.shard.upgrade().ok_or(Unavailable)
+    }
+}
+
+/// How many partitions may still be created.
+struct Room {
+    partitions_max: usize,
+    left: usize,
+}
+
+impl Room {
+    fn take(&mut self, partitions: usize) -> Result<(), Refused> {
+        if partitions > self.left {
+            let max = self.partitions_max;
+            return Err(Refused {
+                code: ErrorCode::PolicyViolation as i16,
+                message: format!("This broker may have {max} partitions (limits.partitions_max)."),
+            });
+        }
+        self.left -= partitions;
+        Ok(())
     }
 }
 

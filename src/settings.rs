@@ -26,6 +26,14 @@ pub struct Limits {
     pub idle: Duration,
     pub fetch_sessions_max: usize,
     pub fetch_bytes_max: usize,
+    /// Fetches of one core that wait for data.
+    pub fetch_waiters_max: usize,
+    /// In one DescribeTopicPartitions answer.
+    pub describe_partitions_max: usize,
+    /// Of the whole broker.
+    pub partitions_max: usize,
+    /// From one core to another.
+    pub mailbox_messages_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +93,7 @@ impl Settings {
             before_max_ms: settings.timestamp_before_max_ms,
             after_max_ms: settings.timestamp_after_max_ms,
             compression: codec(settings.compression),
+            strict: settings.strict,
             producer_expiration_ms: self.producer_expiration_ms,
             ..LogConfig::default()
         }
@@ -108,6 +117,10 @@ fn limits(config: &Config, in_force: &InForce, cores: usize) -> Limits {
         idle: Duration::from_millis(limits.connection_idle_ms_max),
         fetch_sessions_max: count(limits.fetch_sessions_max).div_ceil(cores),
         fetch_bytes_max: bytes(in_force.fetch_bytes_max),
+        fetch_waiters_max: count(limits.fetch_waiters_max),
+        describe_partitions_max: count(limits.describe_partitions_max),
+        partitions_max: count(limits.partitions_max),
+        mailbox_messages_max: count(limits.mailbox_messages_max),
     }
 }
 
@@ -122,7 +135,6 @@ fn topic_defaults(config: &Config) -> BTreeMap<String, String> {
     set("segment.ms", topics.segment_ms.to_string());
     set("max.message.bytes", topics.max_message_bytes.to_string());
     set("compression.type", topics.compression_type.clone());
-    set("file.delete.delay.ms", topics.file_delete_delay_ms.to_string());
     set("message.timestamp.before.max.ms", topics.timestamp_before_max_ms.to_string());
     set("message.timestamp.after.max.ms", topics.timestamp_after_max_ms.to_string());
     let timestamp_type = match topics.timestamp_type {

@@ -80,6 +80,8 @@ pub struct Shard {
     pub sessions: RefCell<Sessions>,
     pub producer_ids: RefCell<ProducerIds>,
     pub(crate) losses: RefCell<Losses>,
+    /// Fetches that wait for data.
+    pub(crate) fetches_waiting: Semaphore,
     pub(crate) store: Store,
     hosted: RefCell<HashMap<PartitionId, Rc<Hosted>, ahash::RandomState>>,
     controller: RefCell<Option<Rc<Controller>>>,
@@ -102,6 +104,7 @@ impl Shard {
         port: Port<Mail>,
     ) -> Rc<Shard> {
         let request_memory = RequestMemory::new(core.buffers().largest(rt::Reservation::Produce));
+        let fetches_waiting = Semaphore::new(settings.limits.fetch_waiters_max);
         Rc::new(Shard {
             ownership: RefCell::new(Ownership::new(settings.core_count)),
             sessions: RefCell::new(Sessions::new(settings.limits.fetch_sessions_max)),
@@ -110,6 +113,7 @@ impl Shard {
             metadata: RefCell::new(metadata),
             producer_ids: RefCell::default(),
             losses: RefCell::default(),
+            fetches_waiting,
             store,
             hosted: RefCell::default(),
             controller: RefCell::new(None),

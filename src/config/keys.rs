@@ -222,12 +222,6 @@ pub const KEYS: &[Key] = &[
         "How often expired segments are looked for.",
     ),
     key(
-        "topics.log.segment.delete.delay.ms",
-        integer(0, NUMBER_MAX),
-        "60000",
-        "How long a removed segment's file stays for readers.",
-    ),
-    key(
         "topics.producer.id.expiration.ms",
         integer(1, i32::MAX as i64),
         "86400000",
@@ -277,23 +271,16 @@ pub const KEYS: &[Key] = &[
         "Parked fetches per core; more are answered at once.",
     ),
     key(
-        "limits.produce_waiters_max",
-        integer(1, 10_000_000),
-        "65536",
-        "Unacknowledged produce requests per core.",
-    ),
-    key(
         "limits.mailbox_messages_max",
         integer(16, 1_048_576),
         "1024",
         "Messages queued from one core to another.",
     ),
-    key("limits.partitions_max", integer(1, 1_000_000), "100000", "Partitions of this broker."),
     key(
-        "limits.request_partitions_max",
+        "limits.partitions_max",
         integer(1, 1_000_000),
-        "10000",
-        "Partitions one request may create.",
+        "100000",
+        "Partitions of this broker; a topic beyond them is refused.",
     ),
     key(
         "limits.describe_partitions_max",

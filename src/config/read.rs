@@ -164,7 +164,6 @@ impl Reader<'_> {
             timestamp_before_max_ms: self.integer("topics.log.message.timestamp.before.max.ms"),
             timestamp_after_max_ms: self.integer("topics.log.message.timestamp.after.max.ms"),
             retention_check_interval_ms: self.integer("topics.log.retention.check.interval.ms"),
-            file_delete_delay_ms: self.integer("topics.log.segment.delete.delay.ms"),
             producer_id_expiration_ms: self.integer("topics.producer.id.expiration.ms"),
         }
     }
@@ -179,10 +178,8 @@ impl Reader<'_> {
             fetch_sessions_max: self.integer("limits.fetch_sessions_max"),
             fetch_bytes_max: self.bytes_or_auto("limits.fetch_bytes_max"),
             fetch_waiters_max: self.integer("limits.fetch_waiters_max"),
-            produce_waiters_max: self.integer("limits.produce_waiters_max"),
             mailbox_messages_max: self.integer("limits.mailbox_messages_max"),
             partitions_max: self.integer("limits.partitions_max"),
-            request_partitions_max: self.integer("limits.request_partitions_max"),
             describe_partitions_max: self.integer("limits.describe_partitions_max"),
         }
     }

@@ -11,9 +11,6 @@ use net::messages::describe_topic_partitions::{
 
 use super::{Reply, Request, Unanswerable};
 
-/// `max.request.partition.size.limit`.
-const PARTITIONS_PER_ANSWER_MAX: i32 = 2000;
-
 pub fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: DescribeTopicPartitionsRequest = request.decode()?;
     let metadata = request.shard.metadata.borrow();
@@ -31,8 +28,9 @@ pub fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     } else {
         named.iter().copied().filter(|name| *name >= start).collect()
     };
-    let limit = body.response_partition_limit.clamp(1, PARTITIONS_PER_ANSWER_MAX);
-    let page = page(&metadata, &names, from, usize::try_from(limit).unwrap_or(1));
+    let asked = usize::try_from(body.response_partition_limit).unwrap_or(0);
+    let limit = asked.clamp(1, request.shard.limits().describe_partitions_max);
+    let page = page(&metadata, &names, from, limit);
     request.answer(&page)
 }
 

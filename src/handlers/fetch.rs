@@ -92,6 +92,7 @@ async fn wait_for_data(shard: &Rc<Shard>, body: &FetchRequest<'_>, context: &Con
         {
             return found;
         }
+        let Some(_waiting) = shard.fetches_waiting.try_acquire(1) else { return found };
         if !watch_all(shard, context, &found, left).await {
             return read_all(shard, context, max_bytes).await;
         }

@@ -15,8 +15,8 @@ use tuning::Machine;
 use tuning::machine::{Cpu, Kernel, Limits as Cgroup};
 
 use super::*;
-use crate::config::Config;
-use crate::controller::NewTopic;
+use crate::config::{Config, Setting};
+use crate::controller::{MorePartitions, NewTopic};
 use crate::metadata_log::MetadataLog;
 use crate::shard::mail::{FetchAsk, FetchPart, Fetched, ProduceAsk, ProducePart, Produced};
 
@@ -25,18 +25,23 @@ const ENOSPC: i32 = 28;
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 3;
 
-fn settings() -> Settings {
+fn settings(arguments: &[&str]) -> Settings {
     let cpu = Cpu { id: 0, package: 0, core: 0, node: 0, siblings: vec![0], allowed: true };
     let kernel = Kernel { major: 6, minor: 12, release: "6.12.1".into() };
     let machine = Machine { cpus: vec![cpu], kernel, memory_bytes: 8 << 30, limits: Cgroup::default() };
-    let config = Config::parse("", "", &[]).expect("the defaults are valid");
+    let arguments: Vec<Setting> =
+        arguments.iter().map(|text| Setting::parse(text).expect("it is a setting")).collect();
+    let config = Config::parse("", "", &arguments).expect("the config is valid");
     let in_force = config.resolve(&machine).expect("the machine suffices");
     Settings::new(&config, &in_force).expect("the defaults are valid")
 }
 
 /// A broker of one core, as a start makes it.
 async fn start(core: &Core, faults: Faults) -> Rc<Shard> {
-    let settings = settings();
+    start_with(core, faults, settings(&[])).await
+}
+
+async fn start_with(core: &Core, faults: Faults, settings: Settings) -> Rc<Shard> {
     let (folder, lock) = Folder::open(core, Path::new("/data"), 0).await.expect("the folder opens");
     // The simulated process ends with its disk: nothing else gives the lock back.
     std::mem::forget(lock);
@@ -57,10 +62,21 @@ async fn start(core: &Core, faults: Faults) -> Rc<Shard> {
 }
 
 async fn create(shard: &Rc<Shard>) -> TopicId {
-    let topic = NewTopic { num_partitions: PARTITIONS, ..NewTopic::with_defaults(TOPIC.to_owned()) };
-    let ask = ControllerRequest::CreateTopics { topics: vec![topic], validate_only: false };
-    assert!(matches!(shard.ask_controller(ask).await, ControllerAnswer::CreatedTopics(_)));
+    assert_eq!(try_create(shard, TOPIC, PARTITIONS).await, 0);
     topic_id(shard)
+}
+
+/// The error code.
+async fn try_create(shard: &Rc<Shard>, name: &str, num_partitions: i32) -> i16 {
+    let topic = NewTopic { num_partitions, ..NewTopic::with_defaults(name.to_owned()) };
+    let ask = ControllerRequest::CreateTopics { topics: vec![topic], validate_only: false };
+    match shard.ask_controller(ask).await {
+        ControllerAnswer::CreatedTopics(mut created) => match created.remove(0).1 {
+            Ok(_) => 0,
+            Err(refused) => refused.code,
+        },
+        other => panic!("{other:?}"),
+    }
 }
 
 fn topic_id(shard: &Shard) -> TopicId {
@@ -200,4 +216,22 @@ fn hazard_a14_a_full_disk_is_an_error_that_ends_with_the_lack() {
         }
     });
     assert!(*refused.borrow() > 0, "the disk was full at least once");
+}
+
+#[test]
+fn no_more_partitions_than_the_limit_are_created() {
+    live(&SimDisk::new(), |core, _| async move {
+        let settings = settings(&["limits.partitions_max=5"]);
+        let shard = start_with(&core, Faults::default(), settings).await;
+        assert_eq!(try_create(&shard, "a", 3).await, 0);
+        assert_eq!(try_create(&shard, "b", 3).await, ErrorCode::PolicyViolation as i16);
+        assert_eq!(try_create(&shard, "b", 2).await, 0);
+        let more = MorePartitions { name: "b".to_owned(), count: 3, assignments: None };
+        let ask = ControllerRequest::CreatePartitions { topics: vec![more], validate_only: false };
+        let ControllerAnswer::CreatedPartitions(grown) = shard.ask_controller(ask).await else {
+            panic!("the metadata log works")
+        };
+        assert!(grown[0].1.as_ref().is_err_and(|refused| refused.message.contains("limits.partitions_max")));
+        assert_eq!(shard.metadata.borrow().partition_count(), 5);
+    });
 }

@@ -77,6 +77,9 @@ pub struct TopicConfig {
     pub broker_name: &'static str,
 }
 
+/// Our own key: whether compressed batches are opened to see that they hold what their headers say.
+pub const VALIDATION: &str = "corelog.validation";
+
 const YES: bool = true;
 const NOT_YET: bool = false;
 const LONG_MAX: &str = "9223372036854775807";
@@ -96,16 +99,18 @@ const POLICIES: &[&str] = &["compact", "delete"];
 const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 const TIMESTAMPS: &[&str] = &["CreateTime", "LogAppendTime"];
 const DURABILITIES: &[&str] = &["fsync", "write"];
+const VALIDATIONS: &[&str] = &["standard", "strict"];
 
 /// Every key, in name order.
 #[rustfmt::skip]
-pub const TOPIC_CONFIGS: [TopicConfig; 34] = [
+pub const TOPIC_CONFIGS: [TopicConfig; 35] = [
     key("cleanup.policy", Type::List, "delete", Valid::ListOf(POLICIES), YES, "log.cleanup.policy"),
     key("compression.gzip.level", Type::Int, "-1", Valid::UnsetOrBetween(1, 9), NOT_YET, "compression.gzip.level"),
     key("compression.lz4.level", Type::Int, "9", Valid::Between(1, 17), NOT_YET, "compression.lz4.level"),
     key("compression.type", Type::String, "producer", Valid::OneOf(CODECS), YES, "compression.type"),
     key("compression.zstd.level", Type::Int, "3", Valid::Between(-131_072, 22), NOT_YET, "compression.zstd.level"),
     key(DURABILITY, Type::String, "fsync", Valid::OneOf(DURABILITIES), YES, DURABILITY),
+    key(VALIDATION, Type::String, "standard", Valid::OneOf(VALIDATIONS), YES, VALIDATION),
     key("delete.retention.ms", Type::Long, "86400000", Valid::AtLeast(0), NOT_YET, "log.cleaner.delete.retention.ms"),
     key("file.delete.delay.ms", Type::Long, "60000", Valid::AtLeast(0), NOT_YET, "log.segment.delete.delay.ms"),
     key("flush.messages", Type::Long, LONG_MAX, Valid::AtLeast(1), YES, "log.flush.interval.messages"),

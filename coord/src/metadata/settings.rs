@@ -43,13 +43,14 @@ pub struct TopicSettings {
     pub retention_ms: i64,
     /// -1 is no bound.
     pub retention_bytes: i64,
-    pub file_delete_delay_ms: i64,
     pub max_message_bytes: u32,
     pub min_insync_replicas: u32,
     pub timestamp_type: TimestampType,
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
     pub compression: Compression,
+    /// Compressed batches are opened and checked.
+    pub strict: bool,
     pub durability: Durability,
 }
 
@@ -67,7 +68,6 @@ pub fn effective(configs: &BTreeMap<String, String>, defaults: &Defaults) -> Top
         cleanup_compact: config::elements(policy).any(|policy| policy == "compact"),
         retention_ms: values.long("retention.ms"),
         retention_bytes: values.long("retention.bytes"),
-        file_delete_delay_ms: values.long("file.delete.delay.ms"),
         max_message_bytes: values.unsigned("max.message.bytes"),
         min_insync_replicas: values.unsigned("min.insync.replicas"),
         timestamp_type: match values.text("message.timestamp.type") {
@@ -84,6 +84,7 @@ pub fn effective(configs: &BTreeMap<String, String>, defaults: &Defaults) -> Top
             "zstd" => Compression::Zstd,
             _ => Compression::Producer,
         },
+        strict: values.text(config::VALIDATION) == "strict",
         durability: durability(&values),
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a batch may enter the log, before anything of the log's state is looked at. Pure.
 //!
 //! The order of the checks is Kafka's; the first that fails decides. An uncompressed batch is walked; a compressed one
-//! is opened only where the answer depends on it (compacted topic, unset `max_timestamp`, recompression, strict
+//! is opened only where the answer depends on it (compacted topic, untrue `max_timestamp`, recompression, strict
 //! validation), and then off the core ([`opens_batch`]). What is written differs from what was sent only in the header
 //! that is carried beside the records, unless the topic recompresses.
 
@@ -51,8 +51,10 @@ pub(super) fn opens_batch(batch: &Batch<'_>, config: &LogConfig) -> bool {
     let codec = batch.compression();
     let packed = codec.is_some_and(|codec| codec != Codec::None);
     let recompressed = config.compression.is_some() && config.compression != codec;
-    let unset = config.timestamp_type == TimestampType::CreateTime && batch.max_timestamp() < 0;
-    recompressed || (packed && (config.compacted || config.strict || unset))
+    // The first record's time is in the header too: a largest time below it was never set, or set wrongly.
+    let untrue = batch.max_timestamp() < batch.base_timestamp().max(0);
+    let untrue = config.timestamp_type == TimestampType::CreateTime && untrue;
+    recompressed || (packed && (config.compacted || config.strict || untrue))
 }
 
 /// Every check that needs no state, and the header to store.
@@ -194,4 +196,63 @@ fn finished(bytes: Slice, config: &LogConfig, max_timestamp: i64, now_ms: i64) -
 
 fn invalid(message: &str) -> AppendError {
     AppendError::InvalidRecord { message: message.to_owned(), record_errors: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::build::BatchBuilder;
+
+    const EARLY: i64 = 1_000;
+    const LATE: i64 = 2_000;
+
+    /// Two records, of `EARLY` and `LATE`, under a header that says `sent`. What is stored as the largest time, and
+    /// whether the batch was opened for it.
+    fn check(codec: Codec, sent: i64, strict: bool, expect: (i64, bool)) {
+        let mut builder = BatchBuilder::new(codec);
+        builder.append(EARLY, None, Some(b"a"), &[]);
+        builder.append(LATE, None, Some(b"b"), &[]);
+        let mut bytes = builder.finish();
+        bytes[35..43].copy_from_slice(&sent.to_be_bytes());
+        batch::reseal(&mut bytes);
+        let config = LogConfig { strict, after_max_ms: i64::MAX, ..LogConfig::default() };
+        let opens = opens_batch(&Batch::parse(&bytes).expect("whole").0, &config);
+        let admitted = admit(Slice::from(bytes), AppendKind::Client, &config, 1 << 20, 0).expect("admitted");
+        let mut stored = admitted.header.to_vec();
+        stored.extend_from_slice(&admitted.bytes[batch::HEADER_BYTES..]);
+        let (stored, _) = Batch::parse(&stored).expect("whole");
+        assert!(stored.crc_is_valid());
+        assert_eq!((stored.max_timestamp(), opens), expect, "{codec:?}, {sent} sent, strict {strict}");
+    }
+
+    #[test]
+    fn the_largest_time_is_made_true_where_it_cannot_be() {
+        for sent in [-1, 0, EARLY, LATE, 9_000] {
+            check(Codec::None, sent, false, (LATE, false));
+            check(Codec::Zstd, sent, true, (LATE, true));
+        }
+        for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            check(codec, -1, false, (LATE, true));
+            check(codec, EARLY - 1, false, (LATE, true));
+            // What could be true is believed.
+            check(codec, EARLY, false, (EARLY, false));
+            check(codec, 9_000, false, (9_000, false));
+        }
+    }
+
+    #[test]
+    fn only_strict_validation_finds_a_lie_inside_a_compressed_batch() {
+        let mut builder = BatchBuilder::new(Codec::Gzip);
+        builder.append(EARLY, None, Some(b"a"), &[]);
+        let mut bytes = builder.finish();
+        // Two records claimed, one there.
+        bytes[23..27].copy_from_slice(&1i32.to_be_bytes());
+        bytes[57..61].copy_from_slice(&2i32.to_be_bytes());
+        batch::reseal(&mut bytes);
+        for strict in [false, true] {
+            let config = LogConfig { strict, after_max_ms: i64::MAX, ..LogConfig::default() };
+            let admitted = admit(Slice::from(bytes.clone()), AppendKind::Client, &config, 1 << 20, 0);
+            assert_eq!(matches!(admitted, Err(AppendError::InvalidRecord { .. })), strict);
+        }
+    }
 }
