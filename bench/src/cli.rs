@@ -39,6 +39,8 @@ pub enum Command {
     Verify(Verify),
     /// Serve as a broker that stores nothing and answers at once: the ceiling of this tool.
     NullBroker(NullBroker),
+    /// Measure what the disk below a folder gives with direct I/O: the limit that no broker can pass.
+    Disk(Disk),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -279,6 +281,19 @@ pub struct NullBroker {
     /// Partitions of every topic that is asked for.
     #[arg(long, default_value_t = 12)]
     pub partitions: i32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Disk {
+    /// The folder; a file of 512 MiB is made in it and removed.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub data: PathBuf,
+    /// How long each shape is measured.
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// One JSON array on stdout instead of the table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// 1000, 64k, 64KiB, 1MB: letters k, m, g are powers of 1024 here, with or without `iB` or `B`.
