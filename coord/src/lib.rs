@@ -4,6 +4,7 @@
 //! arguments, effects are return values. The same code runs in the broker and in the simulator.
 
 pub mod error_code;
+pub mod group;
 pub mod metadata;
 pub mod producer_ids;
 pub mod raft;

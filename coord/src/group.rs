@@ -1,0 +1,386 @@
+//! The group coordinator of one partition of `__consumer_offsets`: a state machine, without I/O and without a clock.
+//!
+//! A [`Shard`] holds the groups whose ids hash to its partition, and what they committed. The caller gives it requests,
+//! the passing of time, and what became of its appends; it gives back answers and records to append. As in Kafka's
+//! coordinator runtime a decision makes records, the records change the state at once, and what it was changed from is
+//! kept until they are durable: a failed append undoes its own changes and those of all later ones.
+//!
+//! Invariants:
+//! - Every call gets exactly one answer.
+//! - An answer leaves only when everything appended before it was decided is durable. Reads too: what they show can no
+//!   longer be undone. (Kafka's reads show the last durable state at once instead; a commit is not seen earlier there.)
+//! - The state that the durable records make when they are loaded is the state without the undurable ones, but for what
+//!   Kafka does not persist either: a rebalance in flight, pending ids, sessions.
+//! - A step's work is bounded: long ones (loading, its end, sweeps for expired offsets and deleted topics) are cut into
+//!   steps that are due at once.
+//!
+//! How to drive it: [`Shard::new`], a [`Input::Load`] for each record of the partition up to its end, [`Input::Loaded`],
+//! then requests as they come and a [`Input::Tick`] whenever [`Shard::deadline`] has come. An [`Append`] is one atomic
+//! batch; appends become durable in order. It is told by `Durable` or `Failed`, never awaited. What it does not do:
+//! authorization, the look-up of topics that do not exist, routing; [`call`] says what the caller fills in.
+
+pub mod call;
+mod classic;
+mod interner;
+pub mod offsets;
+mod pending;
+pub mod per_topic;
+pub mod records;
+pub mod settings;
+mod sweep;
+mod timers;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+
+use crate::error_code::ErrorCode;
+use crate::metadata::{Image, Topic};
+
+pub use call::{Answer, Call, CallId, Request, translate};
+pub use records::RecordBytes;
+pub use settings::{GroupConfig, MigrationPolicy, Settings};
+
+use classic::ClassicGroup;
+use offsets::OffsetStore;
+use pending::{After, Held, Pending, Undo};
+use records::Record;
+use settings::{GROUPS_PER_STEP_MAX, TIMERS_PER_STEP_MAX};
+use sweep::Sweeps;
+use timers::{Key, Timers};
+
+/// A name, shared by whatever mentions it within the shard.
+pub type Text = Rc<str>;
+
+/// Bytes that only clients understand.
+pub type Bytes = Rc<[u8]>;
+
+/// The time of a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Of a clock that never jumps; for timers.
+    pub ms: u64,
+    /// Of the wall clock; for what is recorded.
+    pub unix_ms: i64,
+}
+
+/// What a step is told.
+pub enum Input<'a> {
+    Call(Call<'a>, Request<'a>),
+    /// Time has passed.
+    Tick,
+    /// The append of that number, and those before it, are durable.
+    Durable {
+        seq: u64,
+    },
+    /// The append of that number was not made, and no later one will be.
+    Failed {
+        seq: u64,
+        why: ErrorCode,
+    },
+    /// A record of the partition, in order.
+    Load {
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+    },
+    /// The partition's end was reached.
+    Loaded,
+    /// The cluster's metadata, whenever it changes.
+    Metadata(Image),
+    TopicDeleted(&'a Topic),
+    /// What the resource GROUP of that name sets now.
+    Config {
+        group: &'a str,
+        config: GroupConfig,
+    },
+    /// Another broker leads the partition: every waiting call is sent there.
+    Unload,
+}
+
+/// A batch to append atomically.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Append {
+    pub seq: u64,
+    pub records: Vec<RecordBytes>,
+}
+
+/// What a step wants done.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Effects {
+    pub appends: Vec<Append>,
+    pub answers: Vec<(CallId, Answer)>,
+}
+
+/// What is wrong with the partition: the shard must not come up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damaged(pub records::Error);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Phase {
+    Loading,
+    /// Loaded; sessions are being started, group by group.
+    Settling {
+        done: Option<Text>,
+    },
+    Active,
+    Unloaded,
+}
+
+enum Group {
+    Classic(Box<ClassicGroup>),
+}
+
+/// What every group's decisions share: the settings, the time, and what the step has come to so far.
+struct Core {
+    settings: Settings,
+    configs: BTreeMap<Text, GroupConfig>,
+    image: Image,
+    now: Now,
+    timers: Timers,
+    records: Vec<Record>,
+    /// Where the records may be cut into several appends.
+    cuts: Vec<usize>,
+    /// Each with the number of records before it: it belongs to the append of the next one.
+    undo: Vec<(usize, Undo)>,
+    answers: Vec<(CallId, Answer)>,
+    after: Vec<After>,
+}
+
+impl Core {
+    fn answer(&mut self, call: CallId, answer: Answer) {
+        self.answers.push((call, answer));
+    }
+
+    /// A change that has been made, and how to take it back.
+    fn changed(&mut self, record: Record, undo: Undo) {
+        self.undo.push((self.records.len(), undo));
+        self.records.push(record);
+    }
+
+    /// What follows need not be appended atomically with what came before.
+    fn cut(&mut self) {
+        self.cuts.push(self.records.len());
+    }
+}
+
+/// The coordinator of one partition.
+pub struct Shard {
+    core: Core,
+    phase: Phase,
+    groups: BTreeMap<Text, Group>,
+    offsets: OffsetStore,
+    pending: Pending,
+    sweeps: Sweeps,
+}
+
+impl Shard {
+    /// A shard that waits for its records.
+    pub fn new(settings: Settings, image: Image) -> Shard {
+        Shard {
+            core: Core {
+                settings,
+                configs: BTreeMap::new(),
+                image,
+                now: Now::default(),
+                timers: Timers::default(),
+                records: Vec::new(),
+                cuts: Vec::new(),
+                undo: Vec::new(),
+                answers: Vec::new(),
+                after: Vec::new(),
+            },
+            phase: Phase::Loading,
+            groups: BTreeMap::new(),
+            offsets: OffsetStore::default(),
+            pending: Pending::default(),
+            sweeps: Sweeps::default(),
+        }
+    }
+
+    /// When the next `Tick` is due; in the past where there is more to do at once.
+    pub fn deadline(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Settling { .. } => Some(0),
+            Phase::Active if self.sweeps.are_busy() => Some(0),
+            Phase::Active => self.core.timers.first(),
+            Phase::Loading | Phase::Unloaded => None,
+        }
+    }
+
+    /// One step. After an error the shard is dropped.
+    pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) -> Result<(), Damaged> {
+        self.core.now = now;
+        match input {
+            Input::Call(call, request) => self.call(&call, request),
+            Input::Tick => self.tick(),
+            Input::Durable { seq } => self.durable(seq, out),
+            Input::Failed { seq, why } => self.failed(seq, translate(why)),
+            Input::Load { key, value } => self.load(key, value).map_err(Damaged)?,
+            Input::Loaded => {
+                assert!(self.phase == Phase::Loading, "a shard is loaded once");
+                self.phase = Phase::Settling { done: None };
+            }
+            Input::Metadata(image) => self.core.image = image,
+            Input::TopicDeleted(topic) => self.sweeps.delete_topic(topic),
+            Input::Config { group, config } => {
+                if config == GroupConfig::default() {
+                    self.core.configs.remove(group);
+                } else {
+                    self.core.configs.insert(group.into(), config);
+                }
+            }
+            Input::Unload => self.unload(),
+        }
+        self.flush(out);
+        Ok(())
+    }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How many offsets are committed.
+    pub fn offset_count(&self) -> usize {
+        self.offsets.len()
+    }
+
+    fn call(&mut self, call: &Call<'_>, request: Request<'_>) {
+        let refusal = match self.phase {
+            Phase::Active => None,
+            Phase::Loading | Phase::Settling { .. } => Some(match request {
+                // A member that is told NONE stays; its session starts when loading ends.
+                Request::Heartbeat(_) => ErrorCode::None,
+                // Java's poll() throws LOAD_IN_PROGRESS here; this code it has known from the first version on.
+                Request::Sync(_) => ErrorCode::RebalanceInProgress,
+                _ => ErrorCode::CoordinatorLoadInProgress,
+            }),
+            Phase::Unloaded => Some(ErrorCode::NotCoordinator),
+        };
+        match refusal {
+            Some(why) => self.core.answer(call.id, request.refused(why)),
+            None => self.dispatch(call, request),
+        }
+    }
+
+    fn dispatch(&mut self, call: &Call<'_>, request: Request<'_>) {
+        match request {
+            Request::Join(request) => self.join(call, request),
+            Request::Sync(request) => self.sync(call, request),
+            Request::Heartbeat(request) => self.heartbeat(call, &request),
+            Request::Leave(request) => self.leave(call, &request),
+            Request::Commit(request) => self.commit_offsets(call, request),
+            Request::FetchOffsets(request) => self.fetch_offsets(call, &request),
+            Request::DeleteOffsets(request) => self.delete_offsets(call, &request),
+            Request::Describe { group } => self.describe(call, &group),
+            Request::List { states, types } => self.list(call, &states, &types),
+            Request::Delete { group } => self.delete_group(call, &group),
+            request @ (Request::ConsumerHeartbeat(_) | Request::ConsumerDescribe { .. }) => {
+                self.core.answer(call.id, request.refused(ErrorCode::UnsupportedVersion));
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        match &self.phase {
+            Phase::Settling { done } => {
+                let done = done.clone();
+                self.settle(done);
+            }
+            Phase::Active => {
+                for _ in 0..TIMERS_PER_STEP_MAX {
+                    let Some((at, key)) = self.core.timers.pop(self.core.now.ms) else { break };
+                    self.fire(at, &key);
+                }
+                self.sweep();
+            }
+            Phase::Loading | Phase::Unloaded => {}
+        }
+    }
+
+    /// Starts the sessions of some groups.
+    fn settle(&mut self, done: Option<Text>) {
+        let from = done.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (id, group) in
+            self.groups.range_mut::<Text, _>((from, Bound::Unbounded)).take(GROUPS_PER_STEP_MAX)
+        {
+            match group {
+                Group::Classic(group) => group.loaded(&mut self.core),
+            }
+            last = Some(id.clone());
+        }
+        if last.is_some() {
+            self.phase = Phase::Settling { done: last };
+        } else {
+            self.phase = Phase::Active;
+            let interval = self.core.settings.offsets_retention_check_interval_ms;
+            self.core.timers.push(self.core.now.ms.saturating_add(interval), Key::Expiry);
+        }
+    }
+
+    fn fire(&mut self, at: u64, key: &Key) {
+        match key {
+            Key::Member(group, _) | Key::Pending(group, _) | Key::Join(group) | Key::Sync(group) => {
+                if let Some(Group::Classic(group)) = self.groups.get_mut(group) {
+                    group.fire(&mut self.core, at, key);
+                }
+            }
+            Key::Expiry => {
+                self.sweeps.expire();
+                let interval = self.core.settings.offsets_retention_check_interval_ms;
+                self.core.timers.push(self.core.now.ms.saturating_add(interval), Key::Expiry);
+            }
+        }
+    }
+
+    fn load(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), records::Error> {
+        assert!(self.phase == Phase::Loading, "records are loaded before the end is");
+        let Some(record) = Record::decode(key, value)? else { return Ok(()) };
+        match record {
+            Record::Offset { group, topic, partition, value } => {
+                if value.is_some() && !self.groups.contains_key(&group) {
+                    // A group that lives by its offsets alone, unless its own records follow.
+                    let simple = ClassicGroup::new(group.clone(), self.core.now.unix_ms);
+                    self.groups.insert(group.clone(), Group::Classic(Box::new(simple)));
+                }
+                self.offsets.replace(&group, &topic, partition, value);
+            }
+            Record::Classic { group, value: Some(value) } => {
+                let value = records::read_classic_value(&value)?;
+                let loaded = ClassicGroup::read(group.clone(), &value);
+                self.groups.insert(group, Group::Classic(Box::new(loaded)));
+            }
+            Record::Classic { group, value: None } => {
+                self.groups.remove(&group);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn unload(&mut self) {
+        for group in self.groups.values_mut() {
+            match group {
+                Group::Classic(group) => group.dismiss(&mut self.core, ErrorCode::NotCoordinator),
+            }
+        }
+        for held in self.pending.take_all() {
+            if let Held::Answer(call, mut answer) = held {
+                answer.fail(ErrorCode::NotCoordinator);
+                self.core.answer(call, answer);
+            }
+        }
+        self.groups.clear();
+        self.offsets = OffsetStore::default();
+        self.core.timers.clear();
+        self.core.records.clear();
+        self.core.undo.clear();
+        self.core.after.clear();
+        self.sweeps = Sweeps::default();
+        self.phase = Phase::Unloaded;
+    }
+}
+
+#[cfg(test)]
+mod tests;

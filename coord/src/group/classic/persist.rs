@@ -1,0 +1,94 @@
+//! A classic group as a record, and out of one.
+
+use std::collections::BTreeMap;
+
+use net::messages::group_records::{GroupMetadataValue, MemberMetadata};
+
+use super::super::records::{Record, classic_value};
+use super::super::timers::Deadline;
+use super::super::{Bytes, Core, Text};
+use super::{ClassicGroup, Member, State};
+
+impl ClassicGroup {
+    /// Records the group as it will be with these assignments.
+    pub(super) fn record(&self, core: &mut Core, assignments: &BTreeMap<Text, Bytes>) {
+        let value = Some(self.value(assignments));
+        core.records.push(Record::Classic { group: self.id.clone(), value });
+    }
+
+    /// Records the group with the assignments that are in force.
+    pub(super) fn persist(&self, core: &mut Core) {
+        let assigned = |(id, member): (&Text, &Member)| (id.clone(), member.assignment.clone());
+        self.record(core, &self.members.iter().map(assigned).collect());
+    }
+
+    pub fn value(&self, assignments: &BTreeMap<Text, Bytes>) -> Vec<u8> {
+        let protocol = self.protocol.as_deref().unwrap_or_default();
+        let empty = Bytes::from([]);
+        let member = |(id, member): (&Text, &Member)| MemberMetadata {
+            member_id: id.to_string().into(),
+            group_instance_id: member.instance.as_ref().map(|instance| instance.to_string().into()),
+            client_id: member.client_id.to_string().into(),
+            client_host: member.client_host.to_string().into(),
+            rebalance_timeout: member.rebalance_timeout_ms,
+            session_timeout: member.session_timeout_ms,
+            subscription: member.metadata(protocol).unwrap_or(&empty).to_vec().into(),
+            assignment: assignments.get(id).unwrap_or(&empty).to_vec().into(),
+        };
+        let value = GroupMetadataValue {
+            protocol_type: self.protocol_type.as_deref().unwrap_or_default().into(),
+            generation: self.generation,
+            protocol: self.protocol.as_deref().map(Into::into),
+            leader: self.leader.as_deref().map(Into::into),
+            current_state_timestamp: self.state_since_unix_ms,
+            members: self.members.iter().map(member).collect(),
+        };
+        classic_value(&value).expect("its names came as strings of the wire")
+    }
+
+    /// The group as a record tells it: without members it is Empty, else Stable; sessions start when loading ends.
+    pub fn read(id: Text, value: &GroupMetadataValue<'_>) -> ClassicGroup {
+        let mut group = ClassicGroup::new(id, value.current_state_timestamp);
+        group.protocol_type = named(&value.protocol_type);
+        group.generation = value.generation;
+        group.protocol = value.protocol.as_deref().and_then(named);
+        group.leader = value.leader.as_deref().and_then(named);
+        if !value.members.is_empty() {
+            group.state = State::Stable;
+        }
+        let protocol = group.protocol.clone().unwrap_or_else(|| Text::from(""));
+        for member in &value.members {
+            let id = Text::from(&*member.member_id);
+            let rebalance_timeout_ms = match member.rebalance_timeout {
+                // Version 0 has only one timeout.
+                -1 => member.session_timeout,
+                timeout => timeout,
+            };
+            let read = Member {
+                instance: member.group_instance_id.as_deref().map(Text::from),
+                client_id: Text::from(&*member.client_id),
+                client_host: Text::from(&*member.client_host),
+                session_timeout_ms: member.session_timeout,
+                rebalance_timeout_ms,
+                protocols: Box::new([(protocol.clone(), Bytes::from(&*member.subscription))]),
+                assignment: Bytes::from(&*member.assignment),
+                is_new: false,
+                must_sync: false,
+                parked_join: None,
+                parked_sync: None,
+                deadline: Deadline::default(),
+            };
+            if let Some(instance) = &read.instance {
+                group.instances.insert(instance.clone(), id.clone());
+            }
+            super::count_protocols(&mut group.protocols, &read, true);
+            group.members.insert(id, read);
+        }
+        group
+    }
+}
+
+/// Kafka writes an absent name as an empty one.
+fn named(name: &str) -> Option<Text> {
+    (!name.is_empty()).then(|| Text::from(name))
+}

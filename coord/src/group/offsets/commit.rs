@@ -1,0 +1,103 @@
+//! OffsetCommit v2-v10. v5: no retention time. v6: leader epochs. v7: instance ids. v9: member epochs. v10: topic ids.
+
+use net::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse, OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+};
+
+use engine::ids::TopicId;
+
+use super::super::classic::ClassicGroup;
+use super::super::pending::Undo;
+use super::super::records::OffsetValue;
+use super::super::{Answer, Call, Group, Shard, Text};
+use crate::error_code::ErrorCode;
+
+/// From this version on clients know GROUP_ID_NOT_FOUND as an answer to a commit.
+const GROUP_NOT_FOUND_VERSION: i16 = 9;
+
+impl Shard {
+    pub(in super::super) fn commit_offsets(&mut self, call: &Call<'_>, request: OffsetCommitRequest<'_>) {
+        let group = match self.may_commit(call, &request) {
+            Ok(group) => group,
+            Err(why) => {
+                self.core.answer(call.id, Answer::Commit(commit_answer(&request, why)));
+                return;
+            }
+        };
+        let mut answer = commit_answer(&request, ErrorCode::None);
+        let now = self.core.now.unix_ms;
+        let expire_unix_ms =
+            if request.retention_time_ms >= 0 { now.saturating_add(request.retention_time_ms) } else { -1 };
+        for (topic, answer) in request.topics.iter().zip(&mut answer.topics) {
+            for (partition, answer) in topic.partitions.iter().zip(&mut answer.partitions) {
+                let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
+                if is_longer(metadata, self.core.settings.offset_metadata_max_bytes) {
+                    answer.error_code = ErrorCode::OffsetMetadataTooLarge as i16;
+                    continue;
+                }
+                let value = OffsetValue {
+                    offset: partition.committed_offset,
+                    leader_epoch: partition.committed_leader_epoch,
+                    metadata: metadata.into(),
+                    commit_unix_ms: now,
+                    expire_unix_ms,
+                    topic_id: TopicId(topic.topic_id),
+                };
+                self.offsets.put(&mut self.core, &group, &topic.name, partition.partition_index, Some(value));
+            }
+        }
+        self.core.answer(call.id, Answer::Commit(answer));
+    }
+
+    /// The group, if this request may commit for it. A group that lives by its offsets alone is made here.
+    fn may_commit(&mut self, call: &Call<'_>, request: &OffsetCommitRequest<'_>) -> Result<Text, ErrorCode> {
+        let Some(group) = self.groups.get_mut(&*request.group_id) else {
+            if request.generation_id_or_member_epoch >= 0 {
+                let known = call.version >= GROUP_NOT_FOUND_VERSION;
+                return Err(if known { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration });
+            }
+            return Ok(self.simple_group(&request.group_id));
+        };
+        match group {
+            Group::Classic(group) => {
+                group.may_commit(&mut self.core, request)?;
+                Ok(group.id.clone())
+            }
+        }
+    }
+
+    fn simple_group(&mut self, id: &str) -> Text {
+        let id = Text::from(id);
+        let group = ClassicGroup::new(id.clone(), self.core.now.unix_ms);
+        self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
+        // It exists as long as an offset does: with the append of the first one it goes, or stays.
+        self.core.undo.push((self.core.records.len(), Undo::Group { id: id.clone(), was: None }));
+        id
+    }
+}
+
+/// The answer that says the same of every partition.
+pub fn commit_answer(request: &OffsetCommitRequest<'_>, why: ErrorCode) -> OffsetCommitResponse<'static> {
+    let partition = |partition: &OffsetCommitRequestPartition<'_>| OffsetCommitResponsePartition {
+        partition_index: partition.partition_index,
+        error_code: why as i16,
+    };
+    OffsetCommitResponse {
+        topics: request
+            .topics
+            .iter()
+            .map(|topic| OffsetCommitResponseTopic {
+                name: topic.name.to_string().into(),
+                topic_id: topic.topic_id,
+                partitions: topic.partitions.iter().map(partition).collect(),
+            })
+            .collect(),
+        ..OffsetCommitResponse::default()
+    }
+}
+
+/// Whether the text has more than so many UTF-16 units, which is what Kafka counts.
+fn is_longer(text: &str, units_max: usize) -> bool {
+    text.len() > units_max && text.encode_utf16().count() > units_max
+}

@@ -1,0 +1,183 @@
+//! What waits for appends to become durable: answers, what follows from an append, and how to undo it.
+
+use std::collections::VecDeque;
+
+use super::call::{Answer, CallId};
+use super::classic::{Plan, Takeover};
+use super::records::Record;
+use super::{Append, Effects, Group, Shard, Text};
+use crate::error_code::ErrorCode;
+
+/// What follows when an append is durable, or when it failed.
+pub(super) enum After {
+    /// A classic group was made for the call that found none.
+    Created { group: Text },
+    /// A leader's plan takes effect.
+    Synced { group: Text, plan: Plan },
+    /// A static member has a new id.
+    Replaced { group: Text, takeover: Box<Takeover> },
+}
+
+/// How one change is taken back.
+pub(super) enum Undo {
+    /// The former value of that key.
+    Record(Record),
+    /// The group as it was; None where there was none.
+    Group { id: Text, was: Option<Group> },
+}
+
+pub(super) enum Held {
+    Answer(CallId, Answer),
+    After(After),
+}
+
+/// Queues in the order of decisions, each entry with the append it waits for.
+#[derive(Default)]
+pub(super) struct Pending {
+    last: u64,
+    /// Appends whose end is not known.
+    open: VecDeque<u64>,
+    held: VecDeque<(u64, Held)>,
+    undo: VecDeque<(u64, Undo)>,
+}
+
+impl Pending {
+    /// Everything that is held, for good.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Held> + use<> {
+        self.open.clear();
+        self.undo.clear();
+        std::mem::take(&mut self.held).into_iter().map(|(_, held)| held)
+    }
+
+    fn next_done(&mut self) -> Option<Held> {
+        let oldest_open = self.open.front().copied().unwrap_or(u64::MAX);
+        let (seq, _) = self.held.front()?;
+        if *seq >= oldest_open {
+            return None;
+        }
+        self.held.pop_front().map(|(_, held)| held)
+    }
+}
+
+impl Shard {
+    /// Turns what the step decided into effects; holds back what must wait.
+    pub(super) fn flush(&mut self, out: &mut Effects) {
+        let mut records = std::mem::take(&mut self.core.records);
+        let mut cuts = std::mem::take(&mut self.core.cuts);
+        cuts.retain(|cut| *cut > 0 && *cut < records.len());
+        if !records.is_empty() {
+            cuts.push(records.len());
+        }
+        let mut undo = self.core.undo.drain(..).peekable();
+        let mut start = 0;
+        for end in cuts {
+            if end == start {
+                continue;
+            }
+            self.pending.last += 1;
+            let seq = self.pending.last;
+            let encode = |record: Record| record.encode().expect("names come from strings of the wire");
+            let batch = records.drain(..end - start).map(encode).collect();
+            out.appends.push(Append { seq, records: batch });
+            self.pending.open.push_back(seq);
+            while let Some((_, undo)) = undo.next_if(|(before, _)| *before < end) {
+                self.pending.undo.push_back((seq, undo));
+            }
+            start = end;
+        }
+        assert!(undo.next().is_none(), "only an append makes something to undo");
+        drop(undo);
+        let waits_for = self.pending.open.back().copied();
+        let seq = waits_for.unwrap_or(self.pending.last);
+        assert!(waits_for.is_some() || self.core.after.is_empty(), "only an append has consequences");
+        self.pending.held.extend(self.core.after.drain(..).map(|after| (seq, Held::After(after))));
+        for (call, answer) in self.core.answers.drain(..) {
+            match waits_for {
+                Some(seq) => self.pending.held.push_back((seq, Held::Answer(call, answer))),
+                None => out.answers.push((call, answer)),
+            }
+        }
+    }
+
+    pub(super) fn durable(&mut self, seq: u64, out: &mut Effects) {
+        while self.pending.open.front().is_some_and(|open| *open <= seq) {
+            self.pending.open.pop_front();
+        }
+        while self.pending.undo.front().is_some_and(|(of, _)| *of <= seq) {
+            self.pending.undo.pop_front();
+        }
+        while let Some(held) = self.pending.next_done() {
+            match held {
+                Held::Answer(call, answer) => out.answers.push((call, answer)),
+                Held::After(after) => self.after(after, Ok(())),
+            }
+        }
+    }
+
+    pub(super) fn failed(&mut self, seq: u64, why: ErrorCode) {
+        while self.pending.undo.back().is_some_and(|(of, _)| *of >= seq) {
+            let Some((_, undo)) = self.pending.undo.pop_back() else { break };
+            self.revert(undo);
+        }
+        while self.pending.open.back().is_some_and(|open| *open >= seq) {
+            self.pending.open.pop_back();
+        }
+        let from = self.pending.held.partition_point(|(of, _)| *of < seq);
+        let mut afters = Vec::new();
+        for (_, held) in self.pending.held.split_off(from) {
+            match held {
+                Held::Answer(call, mut answer) => {
+                    answer.fail(why);
+                    self.core.answer(call, answer);
+                }
+                Held::After(after) => afters.push(after),
+            }
+        }
+        // Latest first, as everything is undone.
+        for after in afters.into_iter().rev() {
+            self.after(after, Err(why));
+        }
+    }
+
+    fn revert(&mut self, undo: Undo) {
+        match undo {
+            Undo::Record(Record::Offset { group, topic, partition, value }) => {
+                self.offsets.replace(&group, &topic, partition, value);
+            }
+            Undo::Record(_) => {}
+            Undo::Group { id, was } => {
+                match was {
+                    Some(mut group) => {
+                        match &mut group {
+                            Group::Classic(group) => group.loaded(&mut self.core),
+                        }
+                        self.groups.insert(id, group);
+                    }
+                    None => drop(self.groups.remove(&id)),
+                };
+            }
+        }
+    }
+
+    fn after(&mut self, after: After, outcome: Result<(), ErrorCode>) {
+        match after {
+            After::Created { group } => {
+                if let Err(why) = outcome
+                    && let Some(Group::Classic(mut gone)) = self.groups.remove(&group)
+                {
+                    gone.dismiss(&mut self.core, why);
+                }
+            }
+            After::Synced { group, plan } => {
+                if let Some(Group::Classic(group)) = self.groups.get_mut(&group) {
+                    group.synced(&mut self.core, plan, outcome);
+                }
+            }
+            After::Replaced { group, takeover } => {
+                if let Some(Group::Classic(group)) = self.groups.get_mut(&group) {
+                    group.replaced(&mut self.core, *takeover, outcome);
+                }
+            }
+        }
+    }
+}

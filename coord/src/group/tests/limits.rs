@@ -1,0 +1,136 @@
+//! Bounded steps, bounded memory, and bytes that no coordinator wrote.
+
+use super::*;
+
+#[test]
+fn a_million_offsets_load_record_by_record() {
+    const GROUPS: usize = 20;
+    const PARTITIONS: i32 = 1_000;
+    let mut w = World::new(quick());
+    for group in 0..GROUPS {
+        for partition in 0..PARTITIONS {
+            let group = format!("g{group}");
+            w.commit(&Commit { group: &group, partition, ..Commit::default() });
+        }
+    }
+    assert_eq!(w.shard.offset_count(), GROUPS * 1_000);
+    let mut back = World::loaded(quick(), Image::default(), w.log.clone(), w.now);
+    assert_eq!(back.shard.offset_count(), GROUPS * 1_000);
+    assert_eq!(back.offset("g7", "t", 999), 7);
+}
+
+#[test]
+fn the_end_of_loading_and_due_timers_are_cut_into_steps() {
+    let mut w = World::new(quick());
+    for group in 0..1_000 {
+        let join = Join { group: format!("g{group}"), ..Join::default() };
+        w.join(3, &join);
+    }
+    assert_eq!(w.shard.group_count(), 1_000);
+    let mut ticks = 0;
+    while w.shard.deadline().is_some_and(|at| at <= w.now.ms) {
+        w.step(Input::Tick);
+        ticks += 1;
+    }
+    assert!(ticks >= 1_000 / settings::TIMERS_PER_STEP_MAX, "{ticks}");
+    let mut back = World::loaded(quick(), Image::default(), w.log.clone(), w.now);
+    let mut shard = Shard::new(quick(), Image::default());
+    let mut out = Effects::default();
+    for (key, value) in &w.log {
+        shard.step(w.now, Input::Load { key, value: value.as_deref() }, &mut out).unwrap();
+    }
+    shard.step(w.now, Input::Loaded, &mut out).unwrap();
+    let mut ticks = 0;
+    while shard.deadline() == Some(0) {
+        shard.step(w.now, Input::Tick, &mut out).unwrap();
+        ticks += 1;
+    }
+    assert!(ticks >= 1_000 / settings::GROUPS_PER_STEP_MAX, "{ticks}");
+    assert_eq!(back.durable_view().lines().count(), 2_000);
+}
+
+#[test]
+fn damaged_records_stop_the_load_and_unknown_types_do_not() {
+    let whole = {
+        let mut w = World::new(quick());
+        stable(&mut w, 2);
+        w.commit(&Commit { group: "simple", ..Commit::default() });
+        w.log
+    };
+    let load = |key: &[u8], value: Option<&[u8]>| {
+        let mut shard = Shard::new(quick(), Image::default());
+        shard.step(Now::default(), Input::Load { key, value }, &mut Effects::default())
+    };
+    for (key, value) in &whole {
+        let value = value.as_deref().expect("no tombstones here");
+        assert_eq!(load(key, Some(value)), Ok(()));
+        for end in 0..value.len() {
+            assert!(load(key, Some(&value[..end])).is_err(), "{end} of {value:?}");
+        }
+        for end in 0..key.len() {
+            assert!(load(&key[..end], Some(value)).is_err(), "{end} of {key:?}");
+        }
+        let mut newer = value.to_vec();
+        newer[1] = 9;
+        assert!(load(key, Some(&newer)).is_err());
+    }
+    assert_eq!(load(&[0, 99, 1, 2, 3], Some(&[0, 0])), Ok(()));
+    assert_eq!(load(&[0, 14, 1, 2, 3], None), Ok(()));
+}
+
+#[test]
+fn subscriptions_of_any_bytes_are_only_bytes() {
+    let mut seed = 7_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let honest = subscribe(&["t", "u"]);
+    for round in 0..500 {
+        let mut metadata = honest.clone();
+        for _ in 0..1 + random() % 4 {
+            let at = random() as usize % metadata.len();
+            metadata[at] ^= 1 << (random() % 8);
+        }
+        if round % 5 == 0 {
+            metadata = (0..random() % 40).map(|_| random() as u8).collect();
+        }
+        let mut w = World::new(quick());
+        let call = w.join(3, &Join { protocols: vec![("range".to_owned(), metadata)], ..Join::default() });
+        w.advance(0);
+        let member = w.joined(call).member_id.into_owned();
+        let sync = w.sync(&member, 1, &[(&member, b"a")]);
+        w.synced(sync);
+        w.commit(&Commit { generation: 1, member: &member, ..Commit::default() });
+        // Expiry and deletion look into the subscription; both must cope.
+        w.shard.sweeps.expire();
+        w.advance(0);
+        assert_eq!(w.offset("g", "t", 0), 7);
+        w.check_replay();
+    }
+}
+
+#[test]
+fn a_client_id_of_any_length_makes_a_member_id_that_can_be_sent() {
+    for name in ["ä".repeat(16_383), "x".repeat(32_767), String::new()] {
+        let id = super::super::classic::member_id_for_tests(&name);
+        assert!(id.len() <= settings::NAME_BYTES_MAX);
+        assert!(id.ends_with("-07070707-0707-0707-0707-070707070707"));
+    }
+}
+
+#[test]
+fn five_thousand_members_join_at_once() {
+    let mut w = World::new(Settings::default());
+    let calls: Vec<u64> = (0..5_000).map(|_| w.join(3, &Join::default())).collect();
+    w.advance(60_000);
+    let mut leaders = 0;
+    for call in calls {
+        let answer = w.joined(call);
+        assert_eq!(answer.generation_id, 1);
+        leaders += usize::from(answer.members.len() == 5_000);
+    }
+    assert_eq!(leaders, 1);
+}
