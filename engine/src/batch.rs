@@ -38,7 +38,7 @@ pub const HEADER_BYTES: usize = 61;
 /// Kafka calls a shorter batch corrupt whatever its magic says.
 const LENGTH_MIN: i32 = 14;
 /// Where the bytes begin that the CRC covers.
-const CRC_COVERS_FROM: usize = 21;
+pub const CRC_COVERS_FROM: usize = 21;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;

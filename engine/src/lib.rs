@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod cache;
 pub mod checkpoint;
+pub mod chunks;
 pub mod epochs;
 mod fields;
 pub mod folder;

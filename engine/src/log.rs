@@ -16,6 +16,7 @@
 mod admit;
 mod ahead;
 mod append;
+mod cold;
 mod config;
 mod read;
 mod recover;
@@ -34,6 +35,7 @@ pub use recover::OpenError;
 
 use crate::cache::{Tail, Tails};
 use crate::checkpoint::Saved;
+use crate::chunks::Chunks;
 use crate::epochs::EpochCache;
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
 use crate::names::PartitionFile;
@@ -117,6 +119,7 @@ pub struct Counters {
     pub flushed_bytes: u64,
     pub zeros_ahead_bytes: u64,
     pub reads_from_tail: u64,
+    /// Chunks read, for those who wait and ahead of them.
     pub reads_from_disk: u64,
     pub bytes_from_disk: u64,
     pub duplicates: u64,
@@ -136,6 +139,7 @@ struct Shared {
     limits: Limits,
     faults: Faults,
     tails: Tails,
+    chunks: Chunks,
     tail: Rc<Tail>,
     turns: Turns,
     committed: Waiters,

@@ -11,6 +11,7 @@
 
 use crate::cache::Tails;
 use crate::checkpoint::{self, Saved};
+use crate::chunks::Chunks;
 use crate::folder::{Folder, FolderError};
 use crate::ids::{LeaderEpoch, PartitionId};
 use crate::log::{Faults, Limits, Log, LogConfig, OpenError, OpenLog};
@@ -49,6 +50,7 @@ struct Shared {
     core: Core,
     folder: Arc<Folder>,
     tails: Tails,
+    chunks: Chunks,
     limits: Limits,
     faults: Faults,
     logs: RefCell<BTreeMap<PartitionId, Log>>,
@@ -77,11 +79,13 @@ impl Store {
     pub fn with_faults(core: &Core, folder: Arc<Folder>, limits: Limits, faults: Faults) -> Store {
         // Half of what produce could get: the other half is for what is in flight.
         let tail_bytes = core.buffers().largest(rt::Reservation::Produce) / 2;
+        let chunk_bytes = core.buffers().largest(rt::Reservation::Fetch) / 8;
         let sequence = folder.sequence_next();
         Store {
             shared: Rc::new(Shared {
                 core: core.clone(),
                 tails: Tails::new(tail_bytes),
+                chunks: Chunks::new(chunk_bytes),
                 folder,
                 limits,
                 faults,
@@ -126,6 +130,7 @@ impl Store {
                 checkpoint,
                 limits: shared.limits,
                 tails: shared.tails.clone(),
+                chunks: shared.chunks.clone(),
                 faults: shared.faults,
             },
         )

@@ -148,7 +148,7 @@ async fn reserve(shared: &Rc<Shared>, admitted: &Admitted, now_ms: i64) -> Resul
                 })?;
             }
             Need::Memory(bytes) => {
-                let buf = take(shared, bytes).await;
+                let buf = take(shared, bytes, Reservation::Produce).await;
                 shared.state.borrow_mut().spare.push(buf);
             }
             Need::Flush(last) => wait_for(shared, &shared.durable, last, |state| state.durable_end).await?,
@@ -206,18 +206,18 @@ fn plan(state: &mut State, shared: &Shared, admitted: &Admitted, now_ms: i64) ->
     Need::Memory(missing.max(ahead).next_multiple_of(BLOCK_BYTES as usize))
 }
 
-/// Memory for a flush. The tail cache gives way first; then the append waits its turn for what flushes give back.
-async fn take(shared: &Shared, bytes: usize) -> BufMut {
+/// Memory for a flush or a read. What was only kept for readers gives way first; then the caller waits its turn for what
+/// others give back.
+pub(super) async fn take(shared: &Shared, bytes: usize, account: Reservation) -> BufMut {
     let arena = shared.core.buffers();
-    if let Some(buf) = arena.try_take(bytes, Reservation::Produce) {
-        return buf;
-    }
-    while shared.tails.release(bytes) {
-        if let Some(buf) = arena.try_take(bytes, Reservation::Produce) {
+    loop {
+        if let Some(buf) = arena.try_take(bytes, account) {
             return buf;
         }
+        if !shared.chunks.release(bytes) && !shared.tails.release(bytes) {
+            return arena.take(bytes, account).await;
+        }
     }
-    arena.take(bytes, Reservation::Produce).await
 }
 
 /// Allocates the next step of `file`, far enough for `need_end`.

@@ -125,6 +125,7 @@ pub struct OpenLog {
     pub checkpoint: Option<Saved>,
     pub limits: Limits,
     pub tails: crate::cache::Tails,
+    pub chunks: crate::chunks::Chunks,
     #[doc(hidden)]
     pub faults: Faults,
 }

@@ -1,15 +1,14 @@
-//! What a fetch gets: references to the buffers just appended, or to aligned chunks read from the disk. No batch is
+//! What a fetch gets: references to the buffers just appended, or to chunks of segment files. No batch is
 //! opened, copied or encoded anew; only a look-up by time looks inside one.
 
+use super::cold::{self, Source, Wanted};
 use super::scan::{Scan, Step, Window};
 use super::{Shared, State};
 use crate::batch::{Batch, TimestampType, walk};
 use crate::ids::{LeaderEpoch, Offset};
 use crate::segment::Index;
 use rt::{Reservation, Slice};
-
-/// The least that a cold read takes from the disk.
-const READ_BYTES_MIN: usize = 64 << 10;
+use std::rc::Rc;
 
 #[derive(Default, Debug)]
 pub struct ReadOut {
@@ -28,7 +27,7 @@ pub enum ReadError {
 }
 
 pub(super) async fn read(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     from: Offset,
     max_bytes: usize,
     min_one: bool,
@@ -46,23 +45,19 @@ pub(super) async fn read(
         let next = found.next.unwrap_or(from);
         return Ok(ReadOut { slices: found.slices, bytes: found.bytes, next });
     }
-    let mut segment = None;
+    let wanted = Wanted { from, up_to, max_bytes, min_one };
+    let mut after = None;
     loop {
         // A segment whose last batches were compacted away may hold nothing at or behind `from`.
-        let (base, mut scan) = match open_scan(shared, from, segment, max_bytes) {
-            Some(found) => found,
-            None => return Ok(ReadOut { next: from, ..ReadOut::default() }),
+        let Some((source, pos)) = source(shared, from, after) else {
+            return Ok(ReadOut { next: from, ..ReadOut::default() });
         };
-        let out = collect(&mut scan, from, max_bytes, min_one, up_to).await;
+        let out = cold::read(shared, &source, pos, wanted).await;
         let out = out.map_err(|why| ReadError::Storage(format!("{}: {why}", shared.dir.display())))?;
-        shared.count(|counters| {
-            counters.reads_from_disk += 1;
-            counters.bytes_from_disk += out.bytes as u64;
-        });
-        if out.bytes > 0 || scan.pos < scan.end {
+        if let Some(out) = out {
             return Ok(out);
         }
-        segment = Some(base);
+        after = Some(source.base);
     }
 }
 
@@ -76,13 +71,8 @@ fn check(state: &State, from: Offset) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// A scan of the segment that holds `from`, or of the one behind `after`.
-fn open_scan(
-    shared: &Shared,
-    from: Offset,
-    after: Option<Offset>,
-    max_bytes: usize,
-) -> Option<(Offset, Scan)> {
+/// The segment that holds `from`, or the one behind `after`, and where in it to begin.
+fn source(shared: &Shared, from: Offset, after: Option<Offset>) -> Option<(Source, u64)> {
     let state = shared.state.borrow();
     let segment = match after {
         None => {
@@ -91,9 +81,7 @@ fn open_scan(
         }
         Some(base) => state.segments.iter().find(|segment| segment.base > base)?,
     };
-    let mut scan = scan_of(shared, segment, segment.floor(from));
-    scan.window_bytes = max_bytes.clamp(READ_BYTES_MIN, shared.limits.read_bytes_max.max(READ_BYTES_MIN));
-    Some((segment.base, scan))
+    Some((Source::of(segment), segment.floor(from)))
 }
 
 fn scan_of(shared: &Shared, segment: &crate::segment::Segment, pos: u64) -> Scan {
@@ -112,55 +100,6 @@ fn scan_of(shared: &Shared, segment: &crate::segment::Segment, pos: u64) -> Scan
         crcs,
         window: Window::default(),
     }
-}
-
-/// Whole batches until a limit is met or the window that was read is used up.
-async fn collect(
-    scan: &mut Scan,
-    from: Offset,
-    max_bytes: usize,
-    min_one: bool,
-    up_to: Offset,
-) -> Result<ReadOut, String> {
-    let mut out = ReadOut { next: from, ..ReadOut::default() };
-    loop {
-        let step = match out.bytes {
-            0 => scan.next().await.map_err(|error| error.to_string())?,
-            _ => match scan.next_buffered() {
-                Some(step) => step,
-                None => return Ok(out),
-            },
-        };
-        let (pos, bytes) = match step {
-            Step::Batch { pos, bytes } => (pos, bytes),
-            Step::End => return Ok(out),
-            Step::Bad { pos, why } => return Err(format!("damaged at {pos}: {why}")),
-        };
-        let (batch, _) = Batch::parse(&bytes).map_err(|error| error.to_string())?;
-        if batch.last_offset() < from {
-            continue;
-        }
-        if batch.base_offset() > from && out.bytes > 0 && batch.base_offset() < out.next {
-            return Err(format!("damaged at {pos}: offsets go backwards"));
-        }
-        // A sealed window was checked as a whole; behind it the batch's own checksum speaks.
-        if scan.crcs.is_none() && !batch.crc_is_valid() {
-            return Err(format!("damaged at {pos}: wrong checksum"));
-        }
-        let fits = out.bytes + bytes.len() <= max_bytes || (min_one && out.bytes == 0);
-        if batch.last_offset() >= up_to || !fits {
-            scan.pos = pos;
-            return Ok(out);
-        }
-        out.bytes += bytes.len();
-        out.next = batch.next_offset();
-        push(&mut out.slices, bytes);
-    }
-}
-
-/// Joins neighbours in one buffer, so that a reply is few vectors.
-fn push(slices: &mut Vec<Slice>, bytes: Slice) {
-    slices.push(bytes);
 }
 
 pub(super) fn available(shared: &Shared, from: Offset, up_to: Offset, cap: usize) -> usize {

@@ -103,6 +103,7 @@ struct Recovery<'a> {
 }
 
 pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError> {
+    how.chunks.forget(how.id);
     let recovery = Recovery { core, how: &how };
     let partition = recovery.partition().await?;
     let found = recovery.segments().await?;
@@ -143,6 +144,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         limits: how.limits,
         faults: how.faults,
         tails: how.tails,
+        chunks: how.chunks,
         tail: Rc::default(),
         turns: Default::default(),
         committed: Default::default(),

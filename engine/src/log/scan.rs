@@ -6,7 +6,7 @@ use crate::batch;
 use crate::index::SealedIndex;
 use crate::segment::CRC_CHUNK_BYTES;
 use crate::space::{BLOCK_BYTES, block_ceil};
-use rt::{Core, File, Reservation, Slice};
+use rt::{BufMut, Core, File, Reservation, Slice};
 use std::io;
 use std::rc::Rc;
 
@@ -33,7 +33,6 @@ pub(crate) struct Window {
 
 pub(crate) enum Step {
     Batch {
-        pos: u64,
         bytes: Slice,
     },
     End,
@@ -66,14 +65,6 @@ impl Scan {
         }
     }
 
-    /// The next batch if it is in memory already.
-    pub(crate) fn next_buffered(&mut self) -> Option<Step> {
-        match self.look() {
-            Buffered::Step(step) => Some(self.advance(step)),
-            Buffered::Load(_) => None,
-        }
-    }
-
     fn advance(&mut self, step: Step) -> Step {
         if let Step::Batch { bytes, .. } = &step {
             self.pos += bytes.len() as u64;
@@ -94,7 +85,7 @@ impl Scan {
         match batch::total_bytes(here) {
             Ok(total) if total <= here.len() => {
                 let bytes = self.window.bytes.slice(from..from + total);
-                Buffered::Step(Step::Batch { pos: self.pos, bytes })
+                Buffered::Step(Step::Batch { bytes })
             }
             Ok(total) if total > left => bad(format!("a batch of {total} bytes ends behind the file's end")),
             Ok(total) => Buffered::Load(total),
@@ -119,22 +110,27 @@ impl Scan {
         if let Some(index) = &self.crcs {
             let content =
                 &window[..window.len().min(usize::try_from(self.end - start).unwrap_or(usize::MAX))];
-            for (at, chunk) in content.chunks(CRC_CHUNK_BYTES as usize).enumerate() {
-                let number = start / CRC_CHUNK_BYTES + at as u64;
-                let whole = chunk.len() as u64 == CRC_CHUNK_BYTES || start + content.len() as u64 == self.end;
-                if whole && !index.chunk_is_valid(number, chunk) {
-                    let pos = number * CRC_CHUNK_BYTES;
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("wrong checksum at {pos}"),
-                    ));
-                }
-            }
+            check_chunks(index, start, content)?;
         }
         self.window = Window { start, bytes: window };
         self.window_bytes = (self.window_bytes * 2).min(self.window_bytes_max);
         Ok(())
     }
+}
+
+/// Holds bytes of a sealed segment that begin at `start` to the CRCs of its index. A last piece that is not whole is not
+/// judged.
+pub(super) fn check_chunks(index: &SealedIndex, start: u64, bytes: &[u8]) -> io::Result<()> {
+    for (at, chunk) in bytes.chunks(CRC_CHUNK_BYTES as usize).enumerate() {
+        let number = start / CRC_CHUNK_BYTES + at as u64;
+        let ends_segment = start + bytes.len() as u64 == index.segment_bytes();
+        let whole = chunk.len() as u64 == CRC_CHUNK_BYTES || ends_segment;
+        if whole && !index.chunk_is_valid(number, chunk) {
+            let pos = number * CRC_CHUNK_BYTES;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("wrong checksum at {pos}")));
+        }
+    }
+    Ok(())
 }
 
 /// Reads `bytes` at `start`, both block aligned; fewer only where the file ends.
@@ -149,22 +145,35 @@ pub(crate) async fn read_exactly(
         return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("a read of {bytes} bytes")));
     }
     let buf = core.buffers().take(bytes, reservation).await;
+    read_into(core, file, start, buf, bytes).await
+}
+
+/// The same into memory that the caller took. A read that the kernel cut short goes on; what it brought is copied then.
+pub(super) async fn read_into(
+    core: &Core,
+    file: &File,
+    start: u64,
+    buf: BufMut,
+    bytes: usize,
+) -> io::Result<Slice> {
     let (read, buf) = file.read_at(buf, start).await;
-    let read = read?;
-    if read >= bytes {
-        return Ok(buf.freeze(0..bytes));
+    let read = read?.min(bytes);
+    if read == bytes || !(start + read as u64).is_multiple_of(BLOCK_BYTES) {
+        // A file that does not end on a block ends here.
+        return Ok(buf.freeze(0..read));
     }
     let mut whole = buf[..read].to_vec();
+    drop(buf);
     while whole.len() < bytes {
         let at = start + whole.len() as u64;
         if !at.is_multiple_of(BLOCK_BYTES) {
             break;
         }
-        let buf = core.buffers().take(bytes - whole.len(), reservation).await;
-        let (read, buf) = file.read_at(buf, at).await;
+        let rest = core.buffers().take(bytes - whole.len(), Reservation::Fetch).await;
+        let (read, rest) = file.read_at(rest, at).await;
         match read? {
             0 => break,
-            read => whole.extend_from_slice(&buf[..read.min(buf.len())]),
+            read => whole.extend_from_slice(&rest[..read.min(rest.len())]),
         }
     }
     whole.truncate(bytes);

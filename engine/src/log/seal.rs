@@ -206,6 +206,7 @@ pub(super) async fn close(shared: &Rc<Shared>) -> Result<Saved, Poisoned> {
     ahead::cleared(shared, saved.segment, u64::MAX).await;
     shared.state.borrow_mut().closed = true;
     shared.tail.clear();
+    shared.chunks.forget(shared.id);
     shared.wake_everybody();
     Ok(saved)
 }

@@ -1,6 +1,7 @@
 //! The log on the real driver and on the simulated disk.
 
 mod basics;
+mod cold;
 mod crash;
 mod hazards;
 
@@ -41,6 +42,7 @@ fn open_log(dir: PathBuf, epoch: i32) -> OpenLog {
         checkpoint: None,
         limits: Limits::default(),
         tails: Tails::new(4 << 20),
+        chunks: Chunks::new(4 << 20),
         faults: Faults::default(),
     }
 }

@@ -93,6 +93,7 @@ async fn raise(shared: &Rc<Shared>, to: Offset) -> Result<(), AppendError> {
 pub(super) async fn delete(shared: &Rc<Shared>) -> std::io::Result<()> {
     shared.state.borrow_mut().closed = true;
     shared.tail.clear();
+    shared.chunks.forget(shared.id);
     shared.wake_everybody();
     let parent = shared.dir.parent().map(std::path::Path::to_path_buf);
     shared.core.remove_dir_all(shared.dir.clone()).await?;
