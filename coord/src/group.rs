@@ -19,13 +19,16 @@
 //! batch; appends become durable in order. It is told by `Durable` or `Failed`, never awaited. What it does not do:
 //! authorization, the look-up of topics that do not exist, routing; [`call`] says what the caller fills in.
 
+pub mod assignor;
 pub mod call;
 mod classic;
+mod consumer;
 mod interner;
 pub mod offsets;
 mod pending;
 pub mod per_topic;
 pub mod records;
+pub mod regex;
 pub mod settings;
 mod sweep;
 mod timers;
@@ -42,6 +45,7 @@ pub use records::RecordBytes;
 pub use settings::{GroupConfig, MigrationPolicy, Settings};
 
 use classic::ClassicGroup;
+use consumer::ConsumerGroup;
 use offsets::OffsetStore;
 use pending::{After, Held, Pending, Undo};
 use records::Record;
@@ -93,6 +97,11 @@ pub enum Input<'a> {
         group: &'a str,
         config: GroupConfig,
     },
+    /// What a [`Resolve`] asked for: the topics that each expression matches, of those that the members may see.
+    Resolved {
+        group: &'a str,
+        patterns: &'a [(String, Vec<String>)],
+    },
     /// Another broker leads the partition: every waiting call is sent there.
     Unload,
 }
@@ -109,6 +118,15 @@ pub struct Append {
 pub struct Effects {
     pub appends: Vec<Append>,
     pub answers: Vec<(CallId, Answer)>,
+    pub resolves: Vec<Resolve>,
+}
+
+/// Expressions to match against the names of all topics, with [`regex::Pattern`]; told by `Resolved`. It takes long where
+/// topics are many, so it is not done here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolve {
+    pub group: String,
+    pub patterns: Vec<String>,
 }
 
 /// What is wrong with the partition: the shard must not come up.
@@ -128,6 +146,7 @@ enum Phase {
 
 enum Group {
     Classic(Box<ClassicGroup>),
+    Consumer(Box<ConsumerGroup>),
 }
 
 /// What every group's decisions share: the settings, the time, and what the step has come to so far.
@@ -135,6 +154,8 @@ struct Core {
     settings: Settings,
     configs: BTreeMap<Text, GroupConfig>,
     image: Image,
+    /// Counts the images, from 1.
+    image_version: u64,
     now: Now,
     timers: Timers,
     records: Vec<Record>,
@@ -144,11 +165,27 @@ struct Core {
     undo: Vec<(usize, Undo)>,
     answers: Vec<(CallId, Answer)>,
     after: Vec<After>,
+    resolves: Vec<Resolve>,
 }
 
 impl Core {
     fn answer(&mut self, call: CallId, answer: Answer) {
         self.answers.push((call, answer));
+    }
+
+    fn session_timeout_ms(&self, group: &str) -> i32 {
+        let own = self.configs.get(group).and_then(|config| config.consumer_session_timeout_ms);
+        own.unwrap_or(self.settings.consumer_session_timeout_ms)
+    }
+
+    fn heartbeat_interval_ms(&self, group: &str) -> i32 {
+        let own = self.configs.get(group).and_then(|config| config.consumer_heartbeat_interval_ms);
+        own.unwrap_or(self.settings.consumer_heartbeat_interval_ms)
+    }
+
+    fn assignment_interval_ms(&self, group: &str) -> i32 {
+        let own = self.configs.get(group).and_then(|config| config.consumer_assignment_interval_ms);
+        own.unwrap_or(self.settings.consumer_assignment_interval_ms)
     }
 
     /// A change that has been made, and how to take it back.
@@ -181,6 +218,7 @@ impl Shard {
                 settings,
                 configs: BTreeMap::new(),
                 image,
+                image_version: 1,
                 now: Now::default(),
                 timers: Timers::default(),
                 records: Vec::new(),
@@ -188,6 +226,7 @@ impl Shard {
                 undo: Vec::new(),
                 answers: Vec::new(),
                 after: Vec::new(),
+                resolves: Vec::new(),
             },
             phase: Phase::Loading,
             groups: BTreeMap::new(),
@@ -220,7 +259,10 @@ impl Shard {
                 assert!(self.phase == Phase::Loading, "a shard is loaded once");
                 self.phase = Phase::Settling { done: None };
             }
-            Input::Metadata(image) => self.core.image = image,
+            Input::Metadata(image) => {
+                self.core.image = image;
+                self.core.image_version += 1;
+            }
             Input::TopicDeleted(topic) => self.sweeps.delete_topic(topic),
             Input::Config { group, config } => {
                 if config == GroupConfig::default() {
@@ -229,6 +271,7 @@ impl Shard {
                     self.core.configs.insert(group.into(), config);
                 }
             }
+            Input::Resolved { group, patterns } => self.resolved(group, patterns),
             Input::Unload => self.unload(),
         }
         self.flush(out);
@@ -275,9 +318,8 @@ impl Shard {
             Request::Describe { group } => self.describe(call, &group),
             Request::List { states, types } => self.list(call, &states, &types),
             Request::Delete { group } => self.delete_group(call, &group),
-            request @ (Request::ConsumerHeartbeat(_) | Request::ConsumerDescribe { .. }) => {
-                self.core.answer(call.id, request.refused(ErrorCode::UnsupportedVersion));
-            }
+            Request::ConsumerHeartbeat(request) => self.consumer_heartbeat(call, &request),
+            Request::ConsumerDescribe { group } => self.consumer_describe(call, &group),
         }
     }
 
@@ -307,6 +349,7 @@ impl Shard {
         {
             match group {
                 Group::Classic(group) => group.loaded(&mut self.core),
+                Group::Consumer(group) => group.loaded(&mut self.core),
             }
             last = Some(id.clone());
         }
@@ -323,6 +366,11 @@ impl Shard {
         match key {
             Key::Member(group, _) | Key::Pending(group, _) | Key::Join(group) | Key::Sync(group) => {
                 if let Some(Group::Classic(group)) = self.groups.get_mut(group) {
+                    group.fire(&mut self.core, at, key);
+                }
+            }
+            Key::Session(group, _) | Key::Revocation(group, _) => {
+                if let Some(Group::Consumer(group)) = self.groups.get_mut(group) {
                     group.fire(&mut self.core, at, key);
                 }
             }
@@ -352,17 +400,48 @@ impl Shard {
                 self.groups.insert(group, Group::Classic(Box::new(loaded)));
             }
             Record::Classic { group, value: None } => {
-                self.groups.remove(&group);
+                // An upgrade writes this before the records of the new type, and compaction may keep it behind them.
+                if let Some(Group::Classic(_)) = self.groups.get(&group) {
+                    self.groups.remove(&group);
+                }
             }
-            _ => {}
+            Record::Epoch { group, value: None } => {
+                if let Some(Group::Consumer(_)) = self.groups.get(&group) {
+                    self.groups.remove(&group);
+                }
+            }
+            Record::Epoch { .. }
+            | Record::Member { .. }
+            | Record::TargetEpoch { .. }
+            | Record::Target { .. }
+            | Record::Current { .. }
+            | Record::Regex { .. } => self.load_consumer(&record),
+            Record::DroppedSubscriptions { .. } => {}
         }
         Ok(())
+    }
+
+    /// Compaction may have dropped any earlier record of the group: the first that is left makes it, in place of a
+    /// classic one.
+    fn load_consumer(&mut self, record: &Record) {
+        if !matches!(self.groups.get(record.group()), Some(Group::Consumer(_))) {
+            if record.is_tombstone() {
+                return;
+            }
+            let id = record.group().clone();
+            self.groups.insert(id.clone(), Group::Consumer(Box::new(ConsumerGroup::new(id))));
+        }
+        if let Some(Group::Consumer(group)) = self.groups.get_mut(record.group()) {
+            group.apply(record);
+        }
     }
 
     fn unload(&mut self) {
         for group in self.groups.values_mut() {
             match group {
                 Group::Classic(group) => group.dismiss(&mut self.core, ErrorCode::NotCoordinator),
+                // Its members are answered at once.
+                Group::Consumer(_) => {}
             }
         }
         for held in self.pending.take_all() {
@@ -377,6 +456,7 @@ impl Shard {
         self.core.records.clear();
         self.core.undo.clear();
         self.core.after.clear();
+        self.core.resolves.clear();
         self.sweeps = Sweeps::default();
         self.phase = Phase::Unloaded;
     }

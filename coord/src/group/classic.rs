@@ -228,7 +228,7 @@ impl ClassicGroup {
                     self.sync_phase_over(core);
                 }
             }
-            Key::Expiry => {}
+            Key::Session(..) | Key::Revocation(..) | Key::Expiry => {}
         }
     }
 

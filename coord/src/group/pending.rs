@@ -85,6 +85,7 @@ impl Shard {
             }
             start = end;
         }
+        out.resolves.append(&mut self.core.resolves);
         assert!(undo.next().is_none(), "only an append makes something to undo");
         drop(undo);
         let waits_for = self.pending.open.back().copied();
@@ -144,12 +145,20 @@ impl Shard {
             Undo::Record(Record::Offset { group, topic, partition, value }) => {
                 self.offsets.replace(&group, &topic, partition, value);
             }
-            Undo::Record(_) => {}
+            Undo::Record(record) => {
+                if let Some(Group::Consumer(group)) = self.groups.get_mut(record.group()) {
+                    group.apply(&record);
+                    if let Record::Current { member, value: Some(_), .. } = &record {
+                        group.start_timers(&mut self.core, member);
+                    }
+                }
+            }
             Undo::Group { id, was } => {
                 match was {
                     Some(mut group) => {
                         match &mut group {
                             Group::Classic(group) => group.loaded(&mut self.core),
+                            Group::Consumer(group) => group.loaded(&mut self.core),
                         }
                         self.groups.insert(id, group);
                     }

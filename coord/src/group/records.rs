@@ -198,6 +198,19 @@ impl Record {
         }
     }
 
+    pub fn is_tombstone(&self) -> bool {
+        match self {
+            Record::Offset { value, .. } => value.is_none(),
+            Record::Classic { value, .. } => value.is_none(),
+            Record::Epoch { value, .. } | Record::TargetEpoch { value, .. } => value.is_none(),
+            Record::DroppedSubscriptions { .. } => true,
+            Record::Member { value, .. } => value.is_none(),
+            Record::Target { value, .. } => value.is_none(),
+            Record::Current { value, .. } => value.is_none(),
+            Record::Regex { value, .. } => value.is_none(),
+        }
+    }
+
     /// An error only for a name that is longer than a string may be.
     pub fn encode(&self) -> Result<RecordBytes, EncodeError> {
         let group = self.group().as_ref().into();

@@ -124,6 +124,7 @@ impl Shard {
         let retention = self.core.settings.offsets_retention_ms;
         let (expiry, is_empty) = match self.groups.get(group)? {
             Group::Classic(group) => (group.expiry(), group.may_go()),
+            Group::Consumer(group) => (group.expiry(), group.is_empty()),
         };
         let is_old = |base: i64| now.saturating_sub(base) >= retention;
         let is_expired = |seen: &Seen<'_>| match &expiry {
@@ -163,6 +164,13 @@ impl Shard {
             Group::Classic(_) => {
                 let record = Record::Classic { group: id.clone(), value: None };
                 self.core.changed(record, Undo::Group { id: id.clone(), was: Some(was) });
+            }
+            Group::Consumer(group) => {
+                let records = group.tombstones();
+                self.core
+                    .undo
+                    .push((self.core.records.len(), Undo::Group { id: id.clone(), was: Some(was) }));
+                self.core.records.extend(records);
             }
         }
     }

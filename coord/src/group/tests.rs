@@ -2,12 +2,17 @@
 //! told to hold them, moves the clock from deadline to deadline, and checks after every step what must always hold.
 
 mod classic;
+mod consumer;
+mod consumer_random;
 mod limits;
 mod offsets;
 mod random;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use net::messages::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, TopicPartitions,
+};
 use net::messages::heartbeat::HeartbeatRequest;
 use net::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
 use net::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
@@ -29,6 +34,7 @@ pub struct World {
     /// Calls without an answer.
     pub waiting: std::collections::BTreeSet<u64>,
     pub answers: BTreeMap<u64, Answer>,
+    pub resolves: Vec<Resolve>,
     /// Durable records, and appends that are not.
     pub log: Vec<RecordBytes>,
     pub open: VecDeque<Append>,
@@ -48,6 +54,7 @@ impl World {
             calls: 0,
             waiting: std::collections::BTreeSet::new(),
             answers: BTreeMap::new(),
+            resolves: Vec::new(),
             log: Vec::new(),
             open: VecDeque::new(),
             hold: false,
@@ -71,6 +78,7 @@ impl World {
             self.answers.insert(call.0, answer);
         }
         self.open.extend(out.appends);
+        self.resolves.extend(out.resolves);
         if !self.hold {
             self.make_durable(usize::MAX);
         }
@@ -221,7 +229,8 @@ impl World {
                 ..OffsetFetchRequestGroup::default()
             };
             let offsets = self.ask(9, Request::FetchOffsets(all));
-            view += &format!("{described:?}\n{offsets:?}\n");
+            let consumer = self.ask(1, Request::ConsumerDescribe { group: id.to_string().into() });
+            view += &format!("{described:?} {consumer:?}\n{offsets:?}\n");
         }
         view
     }
@@ -234,6 +243,137 @@ impl World {
         let mut replayed = World::loaded(settings, image, self.log.clone(), self.now);
         assert_eq!(replayed.durable_view(), self.durable_view());
     }
+}
+
+impl World {
+    pub fn beat(&mut self, beat: &Beat) -> ConsumerGroupHeartbeatResponse<'static> {
+        match self.ask(beat.version, Request::ConsumerHeartbeat(beat.request())) {
+            Answer::ConsumerHeartbeat(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn described(&mut self) -> net::messages::consumer_group_describe::DescribedGroup<'static> {
+        match self.ask(1, Request::ConsumerDescribe { group: "g".into() }) {
+            Answer::ConsumerDescribe(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn check_invariants(&self) {
+        for group in self.shard.groups.values() {
+            match group {
+                Group::Classic(group) => group.check_invariants(),
+                Group::Consumer(group) => group.check_invariants(),
+            }
+        }
+    }
+}
+
+/// A ConsumerGroupHeartbeat for group "g".
+#[derive(Clone)]
+pub struct Beat {
+    pub version: i16,
+    pub group: &'static str,
+    pub member: String,
+    pub epoch: i32,
+    pub instance: Option<String>,
+    pub timeout_ms: i32,
+    pub names: Option<Vec<&'static str>>,
+    pub regex: Option<&'static str>,
+    pub assignor: Option<&'static str>,
+    pub owned: Option<Vec<([u8; 16], Vec<i32>)>>,
+}
+
+impl Beat {
+    /// The first heartbeat of a member.
+    pub fn join(member: &str) -> Beat {
+        Beat {
+            version: 1,
+            group: "g",
+            member: member.to_owned(),
+            epoch: 0,
+            instance: None,
+            timeout_ms: 60_000,
+            names: Some(vec!["t"]),
+            regex: None,
+            assignor: None,
+            owned: Some(Vec::new()),
+        }
+    }
+
+    /// A heartbeat that says nothing new.
+    pub fn stay(member: &str, epoch: i32) -> Beat {
+        Beat { epoch, timeout_ms: -1, names: None, owned: None, ..Beat::join(member) }
+    }
+
+    pub fn owning(self, topic: u8, partitions: &[i32]) -> Beat {
+        Beat { owned: Some(vec![([topic; 16], partitions.to_vec())]), ..self }
+    }
+
+    pub fn instance(self, instance: &str) -> Beat {
+        Beat { instance: Some(instance.to_owned()), ..self }
+    }
+
+    pub fn request(&self) -> ConsumerGroupHeartbeatRequest<'static> {
+        let names = |names: &Vec<&'static str>| names.iter().map(|name| (*name).into()).collect();
+        let owned = |owned: &Vec<([u8; 16], Vec<i32>)>| {
+            let topic = |(topic_id, partitions): &([u8; 16], Vec<i32>)| TopicPartitions {
+                topic_id: *topic_id,
+                partitions: partitions.clone(),
+            };
+            owned.iter().map(topic).collect()
+        };
+        ConsumerGroupHeartbeatRequest {
+            group_id: self.group.into(),
+            member_id: self.member.clone().into(),
+            member_epoch: self.epoch,
+            instance_id: self.instance.clone().map(Into::into),
+            rack_id: None,
+            rebalance_timeout_ms: self.timeout_ms,
+            subscribed_topic_names: self.names.as_ref().map(names),
+            subscribed_topic_regex: self.regex.map(Into::into),
+            server_assignor: self.assignor.map(Into::into),
+            topic_partitions: self.owned.as_ref().map(owned),
+        }
+    }
+}
+
+/// The metadata of topics by name, the first byte of their ids, and their partition counts.
+pub fn topics(topics: &[(&str, u8, usize)]) -> Image {
+    let partition = || crate::metadata::Partition {
+        replicas: vec![crate::metadata::NodeId(1)],
+        isr: vec![crate::metadata::NodeId(1)],
+        leader: None,
+        leader_epoch: engine::ids::LeaderEpoch(0),
+        partition_epoch: 0,
+    };
+    let mut image = Image::new("test".to_owned());
+    for (name, id, count) in topics {
+        image.absorb(&crate::metadata::Change::TopicCreated(std::sync::Arc::new(Topic {
+            id: engine::ids::TopicId([*id; 16]),
+            name: (*name).to_owned(),
+            configs: BTreeMap::new(),
+            partitions: (0..*count).map(|_| partition()).collect(),
+        })));
+    }
+    image
+}
+
+/// A world with these topics and without an assignment interval.
+pub fn world_of(topics_: &[(&str, u8, usize)]) -> World {
+    let settings = Settings { consumer_assignment_interval_ms: 0, ..quick() };
+    World::loaded(settings, topics(topics_), Vec::new(), Now { ms: 1, unix_ms: 1_000_000 })
+}
+
+/// "1:0 1 2:0" of an assignment; None where it was not told.
+pub fn told(answer: &ConsumerGroupHeartbeatResponse<'_>) -> Option<String> {
+    let assignment = answer.assignment.as_ref()?;
+    let topics = assignment.topic_partitions.iter().map(|topic| {
+        let list: Vec<String> = topic.partitions.iter().map(ToString::to_string).collect();
+        format!("{}:{}", topic.topic_id[0], list.join(" "))
+    });
+    Some(topics.collect::<Vec<_>>().join(" "))
 }
 
 pub fn code(code: i16) -> E {

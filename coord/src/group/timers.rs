@@ -19,6 +19,10 @@ pub enum Key {
     Join(Text),
     /// The members that have to sync.
     Sync(Text),
+    /// A consumer group member's session.
+    Session(Text, Text),
+    /// A consumer group member that has to give up partitions.
+    Revocation(Text, Text),
     /// The search for expired offsets.
     Expiry,
 }
@@ -71,6 +75,10 @@ impl Deadline {
 
     pub fn cancel(&mut self) {
         self.due = 0;
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.due != 0
     }
 
     /// Whether the entry that came up is this deadline's, and due. What moved meanwhile is queued again.

@@ -18,7 +18,7 @@ impl Shard {
     pub(in super::super) fn describe(&mut self, call: &Call<'_>, id: &str) {
         let answer = match self.groups.get(id) {
             Some(Group::Classic(group)) => group.described(),
-            None => {
+            Some(Group::Consumer(_)) | None => {
                 let not_found = call.version >= NOT_FOUND_VERSION;
                 let why = if not_found { ErrorCode::GroupIdNotFound } else { ErrorCode::None };
                 DescribedGroup {
@@ -48,6 +48,7 @@ impl Shard {
                 Group::Classic(group) => {
                     (group.state.name(), "classic", group.protocol_type.as_deref().unwrap_or_default())
                 }
+                Group::Consumer(group) => (group.state().name(), "consumer", "consumer"),
             };
             if matches(states, state) && matches(types, kind) {
                 groups.push(ListedGroup {
@@ -65,6 +66,7 @@ impl Shard {
         let found = self.groups.get_key_value(id).map(|(id, group)| {
             let is_empty = match group {
                 Group::Classic(group) => group.is_empty(),
+                Group::Consumer(group) => group.is_empty(),
             };
             (id.clone(), is_empty)
         });

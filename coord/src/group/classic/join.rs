@@ -43,8 +43,20 @@ impl Shard {
             self.core.answer(call.id, parked.join_refused(member_id, why));
             return;
         }
+        if let Some((id, Group::Consumer(group))) = self.groups.get_key_value(&*request.group_id)
+            && group.is_empty()
+            && request.member_id.is_empty()
+        {
+            // Nobody speaks the other protocol any more.
+            let id = id.clone();
+            self.remove_group(&id);
+        }
         match self.groups.get_mut(&*request.group_id) {
             Some(Group::Classic(group)) => group.join(&mut self.core, call, &request),
+            Some(Group::Consumer(_)) => {
+                let why = ErrorCode::InconsistentGroupProtocol;
+                self.core.answer(call.id, parked.join_refused("", why));
+            }
             None if request.member_id.is_empty() => self.join_first(call, &request),
             None => {
                 let why = ErrorCode::UnknownMemberId;

@@ -24,7 +24,9 @@ impl Shard {
         }
         let rows = match self.groups.get_mut(&*request.group_id) {
             Some(Group::Classic(group)) => group.leave(&mut self.core, leaving),
-            None => leaving.iter().map(|row| left(row, ErrorCode::UnknownMemberId)).collect(),
+            Some(Group::Consumer(_)) | None => {
+                leaving.iter().map(|row| left(row, ErrorCode::UnknownMemberId)).collect()
+            }
         };
         let mut answer = LeaveGroupResponse { members: rows, ..LeaveGroupResponse::default() };
         if is_single {

@@ -30,7 +30,9 @@ impl Shard {
         } else {
             match self.groups.get_mut(&*request.group_id) {
                 Some(Group::Classic(group)) => group.sync(&mut self.core, call, &request),
-                None => self.core.answer(call.id, Answer::Sync(refused(ErrorCode::UnknownMemberId))),
+                Some(Group::Consumer(_)) | None => {
+                    self.core.answer(call.id, Answer::Sync(refused(ErrorCode::UnknownMemberId)));
+                }
             }
         }
     }
@@ -39,7 +41,7 @@ impl Shard {
         let outcome = match self.groups.get_mut(&*request.group_id) {
             _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),
             Some(Group::Classic(group)) => group.heartbeat(&mut self.core, request),
-            None => Err(ErrorCode::UnknownMemberId),
+            Some(Group::Consumer(_)) | None => Err(ErrorCode::UnknownMemberId),
         };
         let error_code = outcome.err().unwrap_or(ErrorCode::None) as i16;
         let answer = HeartbeatResponse { error_code, ..HeartbeatResponse::default() };

@@ -64,6 +64,10 @@ impl Shard {
                 group.may_commit(&mut self.core, request)?;
                 Ok(group.id.clone())
             }
+            Group::Consumer(group) => {
+                group.may_commit(&self.core, call.version, request)?;
+                Ok(group.id.clone())
+            }
         }
     }
 

@@ -36,6 +36,9 @@ impl Shard {
                 }
                 Ok((group.id.clone(), Subscribed(group.subscribed_topics())))
             }
+            Some(Group::Consumer(group)) => {
+                Ok((group.id.clone(), Subscribed(Some(group.subscribed_topics()))))
+            }
         }
     }
 

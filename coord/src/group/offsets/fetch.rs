@@ -40,6 +40,7 @@ impl Shard {
     fn may_fetch(&self, request: &OffsetFetchRequestGroup<'_>) -> Result<(), ErrorCode> {
         match self.groups.get(&*request.group_id) {
             None | Some(Group::Classic(_)) => Ok(()),
+            Some(Group::Consumer(group)) => group.may_fetch(request),
         }
     }
 }

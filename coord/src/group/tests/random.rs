@@ -3,17 +3,17 @@
 
 use super::*;
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as usize % bound
     }
 
-    fn one_in(&mut self, bound: usize) -> bool {
+    pub fn one_in(&mut self, bound: usize) -> bool {
         self.below(bound) == 0
     }
 }
@@ -86,7 +86,7 @@ impl Schedule {
                 }
             }
             self.collect();
-            self.check();
+            self.world.check_invariants();
         }
     }
 
@@ -230,13 +230,6 @@ impl Schedule {
         let committed = replayed.offset("g", "t", 0);
         assert!(committed >= self.acknowledged, "{committed} after {}", self.acknowledged);
         self.acknowledged = committed;
-    }
-
-    fn check(&mut self) {
-        for group in self.world.shard.groups.values() {
-            let Group::Classic(group) = group;
-            group.check_invariants();
-        }
     }
 }
 

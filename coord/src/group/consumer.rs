@@ -1,0 +1,392 @@
+//! A group of the consumer protocol (KIP-848): members say what they want, the coordinator says who has what.
+//!
+//! Three epochs: the group's rises with whatever makes another assignment necessary; the target's follows it when an
+//! assignor has run; each member's follows the target when the member has given up what is no longer its own.
+//!
+//! ```text
+//! heartbeat -> member changed? -> group epoch + 1 -> target (assignor) -> one step of this member towards its target
+//!              Member record      Epoch record       Target, TargetEpoch  Current record
+//! ```
+//!
+//! The state is exactly what the records say: every change goes through [`ConsumerGroup::put`], which applies a record as
+//! loading would and remembers the value that it replaced. Only timers, and what is known of the metadata, are not
+//! recorded.
+//!
+//! Invariants: a partition is assigned to, or being revoked from, at most one member; no member's epoch is above the
+//! target's, nor the target's above the group's.
+
+mod describe;
+mod heartbeat;
+mod leave;
+mod lookup;
+mod offsets;
+mod reconcile;
+mod regexes;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use engine::ids::TopicId;
+
+use super::pending::Undo;
+use super::per_topic::{Owned, Partitions};
+use super::records::{CurrentValue, MemberState, MemberValue, Record, RegexValue};
+use super::sweep::Expiry;
+use super::timers::{Deadline, Key};
+use super::{Core, Text};
+
+/// The first epoch of a group and of its target; a first real assignment has the next one.
+const FIRST_EPOCH: i32 = 1;
+
+/// What a member says that leaves for good, and a static one that will come back.
+const LEAVE_EPOCH: i32 = -1;
+const LEAVE_STATIC_EPOCH: i32 = -2;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Empty,
+    Assigning,
+    Reconciling,
+    Stable,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Empty => "Empty",
+            State::Assigning => "Assigning",
+            State::Reconciling => "Reconciling",
+            State::Stable => "Stable",
+        }
+    }
+}
+
+pub(super) struct Member {
+    pub value: Rc<MemberValue>,
+    pub current: Rc<CurrentValue>,
+    session: Deadline,
+    revocation: Deadline,
+    /// The member's epoch when it was told to give up partitions.
+    revocation_epoch: i32,
+}
+
+pub(super) struct ConsumerGroup {
+    pub id: Text,
+    epoch: i32,
+    hash: i64,
+    target_epoch: i32,
+    target_unix_ms: i64,
+    members: BTreeMap<Text, Member>,
+    targets: BTreeMap<Text, Rc<Partitions>>,
+    instances: BTreeMap<Text, Text>,
+    regexes: BTreeMap<Text, Rc<RegexValue>>,
+    /// By topic and partition: the epoch of the member that has it, or has yet to give it up; -1 for none.
+    owners: BTreeMap<TopicId, Vec<i32>>,
+    /// The metadata that the hash was last computed for.
+    seen_image: u64,
+    resolution: regexes::Resolution,
+}
+
+impl ConsumerGroup {
+    pub fn new(id: Text) -> ConsumerGroup {
+        ConsumerGroup {
+            id,
+            epoch: FIRST_EPOCH,
+            hash: 0,
+            target_epoch: FIRST_EPOCH,
+            target_unix_ms: 0,
+            members: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            regexes: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            seen_image: 0,
+            resolution: regexes::Resolution::default(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub fn state(&self) -> State {
+        let is_settled = |member: &Member| {
+            member.current.state == MemberState::Stable && member.current.epoch == self.target_epoch
+        };
+        if self.members.is_empty() {
+            State::Empty
+        } else if self.epoch > self.target_epoch {
+            State::Assigning
+        } else if self.members.values().all(is_settled) {
+            State::Stable
+        } else {
+            State::Reconciling
+        }
+    }
+
+    /// The names of all topics that a member reads, by name or by a resolved expression.
+    pub fn subscribed_topics(&self) -> BTreeSet<Text> {
+        let mut topics = BTreeSet::new();
+        let mut expressions = BTreeSet::new();
+        for member in self.members.values() {
+            topics.extend(member.value.topics.iter().cloned());
+            expressions.extend(member.value.regex.as_ref());
+        }
+        let resolved = expressions.into_iter().filter_map(|regex| self.regexes.get(regex));
+        topics.extend(resolved.flat_map(|value| value.topics.iter().cloned()));
+        topics
+    }
+
+    pub fn expiry(&self) -> Expiry {
+        Expiry::SinceCommit(Some(self.subscribed_topics()))
+    }
+
+    /// Applies a change, records it, and remembers how to take it back.
+    fn put(&mut self, core: &mut Core, record: Record) {
+        let was = self.apply(&record);
+        core.changed(record, Undo::Record(was));
+    }
+
+    /// What a record says becomes the state; the record that would bring back the former one.
+    pub fn apply(&mut self, record: &Record) -> Record {
+        let group = self.id.clone();
+        match record {
+            Record::Epoch { value, .. } => {
+                let was = (self.epoch, self.hash);
+                (self.epoch, self.hash) = value.unwrap_or((FIRST_EPOCH, 0));
+                Record::Epoch { group, value: Some(was) }
+            }
+            Record::TargetEpoch { value, .. } => {
+                let was = (self.target_epoch, self.target_unix_ms);
+                (self.target_epoch, self.target_unix_ms) = value.unwrap_or((FIRST_EPOCH, 0));
+                Record::TargetEpoch { group, value: Some(was) }
+            }
+            Record::Member { member, value, .. } => {
+                let was = self.set_member(member, value.as_ref());
+                Record::Member { group, member: member.clone(), value: was }
+            }
+            Record::Target { member, value, .. } => {
+                let was = match value {
+                    Some(value) => self.targets.insert(member.clone(), value.clone()),
+                    None => self.targets.remove(member),
+                };
+                Record::Target { group, member: member.clone(), value: was }
+            }
+            Record::Current { member, value, .. } => {
+                let was = self.set_current(member, value.as_ref());
+                Record::Current { group, member: member.clone(), value: was }
+            }
+            Record::Regex { regex, value, .. } => {
+                let was = match value {
+                    Some(value) => self.regexes.insert(regex.clone(), value.clone()),
+                    None => self.regexes.remove(regex),
+                };
+                Record::Regex { group, regex: regex.clone(), value: was }
+            }
+            Record::Offset { .. } | Record::Classic { .. } | Record::DroppedSubscriptions { .. } => {
+                unreachable!("not a record of a consumer group")
+            }
+        }
+    }
+
+    fn set_member(&mut self, id: &Text, value: Option<&Rc<MemberValue>>) -> Option<Rc<MemberValue>> {
+        let was = self.members.get(id).map(|member| member.value.clone());
+        if let Some(instance) = was.as_ref().and_then(|was| was.instance.as_ref())
+            && self.instances.get(instance) == Some(id)
+        {
+            self.instances.remove(instance);
+        }
+        let Some(value) = value else {
+            self.set_current(id, None);
+            self.members.remove(id);
+            return was;
+        };
+        if let Some(instance) = &value.instance {
+            self.instances.insert(instance.clone(), id.clone());
+        }
+        match self.members.get_mut(id) {
+            Some(member) => member.value = value.clone(),
+            None => drop(self.members.insert(id.clone(), Member::new(value.clone()))),
+        }
+        was
+    }
+
+    /// A compacted log may tell what a member has before it tells the member.
+    fn set_current(&mut self, id: &Text, value: Option<&Rc<CurrentValue>>) -> Option<Rc<CurrentValue>> {
+        if value.is_some() && !self.members.contains_key(id) {
+            self.members.insert(id.clone(), Member::new(Rc::new(MemberValue::unknown())));
+        }
+        let member = self.members.get_mut(id)?;
+        let fresh = Rc::new(CurrentValue::fresh());
+        let was = std::mem::replace(&mut member.current, value.cloned().unwrap_or(fresh));
+        let now = member.current.clone();
+        self.own(&was.assigned, was.epoch, -1);
+        self.own(&was.revoking, was.epoch, -1);
+        self.own(&now.assigned, -1, now.epoch);
+        self.own(&now.revoking, -1, now.epoch);
+        (*was != CurrentValue::fresh()).then_some(was)
+    }
+
+    /// Moves partitions from one epoch to another. A partition that somebody else took meanwhile, as a compacted log may
+    /// tell it, stays with that one.
+    fn own(&mut self, partitions: &Owned, from: i32, to: i32) {
+        for (topic, partition, _) in partitions.each() {
+            let Ok(index) = usize::try_from(partition) else { continue };
+            let epochs = self.owners.entry(topic).or_default();
+            if to != -1 && epochs.len() <= index && index < crate::metadata::TOPIC_PARTITIONS_MAX {
+                epochs.resize(index + 1, -1);
+            }
+            if let Some(epoch) = epochs.get_mut(index)
+                && (to != -1 || *epoch == from)
+            {
+                *epoch = to;
+            }
+        }
+    }
+
+    fn is_free(&self, topic: TopicId, partition: i32) -> bool {
+        let epoch = self.owners.get(&topic).zip(usize::try_from(partition).ok());
+        epoch.and_then(|(epochs, index)| epochs.get(index)).is_none_or(|epoch| *epoch == -1)
+    }
+
+    /// Starts the sessions after loading. Members of which only fragments are left are none.
+    pub fn loaded(&mut self, core: &mut Core) {
+        let fragments = self.members.iter().filter(|(_, member)| member.value.client_id.is_empty());
+        let fragments: Vec<Text> = fragments
+            .filter(|(_, member)| *member.value == MemberValue::unknown())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in fragments {
+            self.set_member(&id, None);
+            self.targets.remove(&id);
+        }
+        let ids: Vec<Text> = self.members.keys().cloned().collect();
+        for id in &ids {
+            self.start_timers(core, id);
+        }
+    }
+
+    /// After loading, or when a removal is taken back.
+    pub fn start_timers(&mut self, core: &mut Core, id: &Text) {
+        self.renew(core, id);
+        self.watch_revocation(core, id);
+    }
+
+    fn renew(&mut self, core: &mut Core, id: &Text) {
+        let session_ms = core.session_timeout_ms(&self.id);
+        let Some(member) = self.members.get_mut(id) else { return };
+        let session_ms = match &member.value.classic {
+            Some(classic) => classic.session_timeout_ms,
+            None => session_ms,
+        };
+        let at = core.now.ms.saturating_add(u64::try_from(session_ms).unwrap_or(0));
+        member.session.set(at, &mut core.timers, || Key::Session(self.id.clone(), id.clone()));
+    }
+
+    /// A member that has to give up partitions has its rebalance timeout to do so.
+    fn watch_revocation(&mut self, core: &mut Core, id: &Text) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        if member.current.state != MemberState::Unrevoked {
+            member.revocation.cancel();
+            return;
+        }
+        if member.revocation.is_set() && member.revocation_epoch == member.current.epoch {
+            return;
+        }
+        member.revocation_epoch = member.current.epoch;
+        let timeout_ms = u64::try_from(member.value.rebalance_timeout_ms).unwrap_or(0);
+        let at = core.now.ms.saturating_add(timeout_ms);
+        member.revocation.set(at, &mut core.timers, || Key::Revocation(self.id.clone(), id.clone()));
+    }
+
+    /// A timer of this group's came up.
+    pub fn fire(&mut self, core: &mut Core, at: u64, key: &Key) {
+        let now = core.now.ms;
+        let due = match key {
+            Key::Session(_, id) => {
+                let Some(member) = self.members.get_mut(id) else { return };
+                member.session.fires(at, now, &mut core.timers, || key.clone()).then_some(id)
+            }
+            Key::Revocation(_, id) => {
+                let Some(member) = self.members.get_mut(id) else { return };
+                let due = member.revocation.fires(at, now, &mut core.timers, || key.clone());
+                (due && member.current.epoch == member.revocation_epoch).then_some(id)
+            }
+            Key::Member(..) | Key::Pending(..) | Key::Join(_) | Key::Sync(_) | Key::Expiry => None,
+        };
+        if let Some(id) = due {
+            self.remove_member(core, id);
+        }
+    }
+}
+
+impl Member {
+    fn new(value: Rc<MemberValue>) -> Member {
+        Member {
+            value,
+            current: Rc::new(CurrentValue::fresh()),
+            session: Deadline::default(),
+            revocation: Deadline::default(),
+            revocation_epoch: 0,
+        }
+    }
+}
+
+impl MemberValue {
+    /// Of a member that has not said anything.
+    fn unknown() -> MemberValue {
+        MemberValue {
+            instance: None,
+            rack: None,
+            client_id: "".into(),
+            client_host: "".into(),
+            topics: [].into(),
+            regex: None,
+            rebalance_timeout_ms: -1,
+            assignor: None,
+            classic: None,
+        }
+    }
+}
+
+impl CurrentValue {
+    /// Of a member that has had nothing yet.
+    fn fresh() -> CurrentValue {
+        CurrentValue {
+            epoch: 0,
+            previous_epoch: 0,
+            state: MemberState::Stable,
+            assigned: Owned::default(),
+            revoking: Owned::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl ConsumerGroup {
+    /// What the module doc promises.
+    pub fn check_invariants(&self) {
+        assert!(self.target_epoch <= self.epoch);
+        let mut held = BTreeMap::new();
+        for (id, member) in &self.members {
+            let current = &member.current;
+            assert!(current.epoch <= self.target_epoch, "{id}: {current:?}");
+            for (topic, partition, epoch) in current.assigned.each().chain(current.revoking.each()) {
+                assert!(epoch <= self.target_epoch);
+                let other = held.insert((topic, partition), id);
+                assert_eq!(other, None, "{topic:?}-{partition} has two owners");
+            }
+            if let Some(instance) = &member.value.instance {
+                assert_eq!(self.instances.get(instance), Some(id));
+            }
+        }
+        for (topic, epochs) in &self.owners {
+            for (partition, epoch) in (0..).zip(epochs) {
+                let holder = held.get(&(*topic, partition)).map(|id| self.members[*id].current.epoch);
+                assert_eq!(holder.unwrap_or(-1), *epoch, "{topic:?}-{partition}");
+            }
+        }
+        assert!(self.targets.keys().all(|id| self.members.contains_key(id)));
+    }
+}

@@ -1,0 +1,237 @@
+//! ConsumerGroupHeartbeat v0-v1: join, stay, change and leave. v1: the client chooses its id; regular expressions.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use net::messages::consumer_group_heartbeat::{
+    Assignment, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, TopicPartitions,
+};
+
+use super::super::call::{Answer, Call};
+use super::super::pending::Undo;
+use super::super::per_topic::{Owned, Partitions};
+use super::super::records::{CurrentValue, MemberState, MemberValue, Record};
+use super::super::{Core, Group, Shard, Text};
+use super::lookup::{self, Found};
+use super::reconcile::{self, Goal};
+use super::{ConsumerGroup, LEAVE_EPOCH, LEAVE_STATIC_EPOCH};
+use crate::error_code::{ErrorCode, Refusal};
+
+type Outcome = Result<ConsumerGroupHeartbeatResponse<'static>, Refusal>;
+
+impl Shard {
+    pub(in super::super) fn consumer_heartbeat(
+        &mut self,
+        call: &Call<'_>,
+        request: &ConsumerGroupHeartbeatRequest<'_>,
+    ) {
+        let answer = self.consumer_heartbeat_outcome(call, request).unwrap_or_else(|refusal| {
+            ConsumerGroupHeartbeatResponse {
+                error_code: refusal.code as i16,
+                error_message: Some(refusal.message.into()),
+                ..ConsumerGroupHeartbeatResponse::default()
+            }
+        });
+        self.core.answer(call.id, Answer::ConsumerHeartbeat(answer));
+    }
+
+    fn consumer_heartbeat_outcome(
+        &mut self,
+        call: &Call<'_>,
+        request: &ConsumerGroupHeartbeatRequest<'_>,
+    ) -> Outcome {
+        lookup::check(call, request, &self.core.settings)?;
+        if request.member_epoch == 0 {
+            self.make_consumer_group(&request.group_id)?;
+        }
+        let not_found = || {
+            let message = format!("Group {} is not a consumer group.", request.group_id);
+            Refusal::new(ErrorCode::GroupIdNotFound, message)
+        };
+        let Some(Group::Consumer(group)) = self.groups.get_mut(&*request.group_id) else {
+            return Err(not_found());
+        };
+        if [LEAVE_EPOCH, LEAVE_STATIC_EPOCH].contains(&request.member_epoch) {
+            group.leave(&mut self.core, request)
+        } else {
+            group.heartbeat(&mut self.core, call, request)
+        }
+    }
+
+    /// A first member makes the group, also in place of a classic one that nobody is in.
+    fn make_consumer_group(&mut self, id: &str) -> Result<(), Refusal> {
+        let id = match self.groups.get_key_value(id) {
+            Some((_, Group::Consumer(_))) => return Ok(()),
+            Some((id, Group::Classic(group))) if group.may_go() => {
+                let id = id.clone();
+                self.remove_group(&id);
+                id
+            }
+            Some((_, Group::Classic(_))) => {
+                let message = format!("Group {id} is a classic group with members.");
+                return Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
+            }
+            None => Text::from(id),
+        };
+        self.groups.insert(id.clone(), Group::Consumer(Box::new(ConsumerGroup::new(id.clone()))));
+        self.core.undo.push((self.core.records.len(), Undo::Group { id, was: None }));
+        Ok(())
+    }
+}
+
+impl ConsumerGroup {
+    fn heartbeat(
+        &mut self,
+        core: &mut Core,
+        call: &Call<'_>,
+        request: &ConsumerGroupHeartbeatRequest<'_>,
+    ) -> Outcome {
+        self.check_room(request, &core.settings)?;
+        let owned = lookup::owned(request);
+        let id = if request.member_id.is_empty() {
+            chosen_id(call.random)
+        } else {
+            self.members
+                .get_key_value(&*request.member_id)
+                .map_or_else(|| request.member_id.as_ref().into(), |(id, _)| id.clone())
+        };
+        let id = match self.find(id, request, owned.as_ref())? {
+            Found::Known(id) | Found::New(id) => id,
+            Found::Replaces { old, new } => {
+                self.replace_member(core, &old, &new);
+                new
+            }
+        };
+        let was = self.members.get(&id).map(|member| member.current.clone());
+        let changed = self.update_member(core, call, &id, request);
+        self.follow_metadata(core, changed);
+        self.follow_epoch(core);
+        self.reconcile(core, &id, owned.as_ref());
+        self.renew(core, &id);
+        self.watch_revocation(core, &id);
+        self.ask_to_resolve(core);
+        let current = self.members[&id].current.clone();
+        let is_full = request.rebalance_timeout_ms != -1
+            && (request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some())
+            && request.topic_partitions.is_some();
+        let is_told = request.member_epoch == 0
+            || is_full
+            || was.is_none_or(|was| !same_partitions(&was.assigned, &current.assigned));
+        Ok(ConsumerGroupHeartbeatResponse {
+            member_id: Some(id.to_string().into()),
+            member_epoch: current.epoch,
+            heartbeat_interval_ms: core.heartbeat_interval_ms(&self.id),
+            assignment: is_told.then(|| assignment(&current.assigned)),
+            ..ConsumerGroupHeartbeatResponse::default()
+        })
+    }
+
+    /// Takes over what the member says, and records it where it is new; whether the group must look at its topics anew.
+    fn update_member(
+        &mut self,
+        core: &mut Core,
+        call: &Call<'_>,
+        id: &Text,
+        request: &ConsumerGroupHeartbeatRequest<'_>,
+    ) -> bool {
+        let was = self.members.get(id).map(|member| member.value.clone());
+        let is_new = was.is_none();
+        let was = was.unwrap_or_else(|| Rc::new(MemberValue::unknown()));
+        let mut value = (*was).clone();
+        value.client_id = shared(&value.client_id, call.client_id);
+        value.client_host = shared(&value.client_host, call.client_host);
+        value.classic = None;
+        if let Some(instance) = &request.instance_id {
+            value.instance = Some(Text::from(&**instance));
+        }
+        if let Some(rack) = &request.rack_id {
+            value.rack = Some(Text::from(&**rack));
+        }
+        if request.rebalance_timeout_ms != -1 {
+            value.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        }
+        if let Some(assignor) = &request.server_assignor {
+            value.assignor = Some(Text::from(&**assignor));
+        }
+        if let Some(names) = &request.subscribed_topic_names {
+            let names: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
+            value.topics = names.into_iter().map(Text::from).collect();
+        }
+        if let Some(regex) = &request.subscribed_topic_regex {
+            // The empty one takes the subscription back.
+            value.regex = (!regex.is_empty()).then(|| Text::from(&**regex));
+        }
+        if !is_new && value == *was {
+            return false;
+        }
+        let changed = value.topics != was.topics || value.regex != was.regex;
+        let regex_was = was.regex.clone().filter(|regex| value.regex.as_ref() != Some(regex));
+        let value = Some(Rc::new(value));
+        self.put(core, Record::Member { group: self.id.clone(), member: id.clone(), value });
+        if let Some(regex) = regex_was {
+            self.forget_regex(core, &regex);
+        }
+        is_new || changed
+    }
+
+    /// One step of the member towards its target.
+    fn reconcile(&mut self, core: &mut Core, id: &Text, owned: Option<&Partitions>) {
+        let Some(member) = self.members.get(id) else { return };
+        let (target, value) = (self.target(id), member.value.clone());
+        let subscribed = self.subscribed_ids(&core.image, &value);
+        let goal = Goal { epoch: self.target_epoch, target: &target, subscribed: &subscribed };
+        let next = reconcile::step(&member.current, &goal, owned, |topic, index| self.is_free(topic, index));
+        if next != *member.current {
+            let value = Some(Rc::new(next));
+            self.put(core, Record::Current { group: self.id.clone(), member: id.clone(), value });
+        }
+    }
+
+    /// A static member goes on under another id, with what it had.
+    fn replace_member(&mut self, core: &mut Core, old: &Text, new: &Text) {
+        let Some(member) = self.members.get(old) else { return };
+        let (value, target) = (member.value.clone(), self.targets.get(old).cloned());
+        let current = CurrentValue {
+            epoch: 0,
+            previous_epoch: 0,
+            state: MemberState::Stable,
+            ..(*member.current).clone()
+        };
+        self.drop_member(core, old);
+        let (group, member) = (self.id.clone(), new.clone());
+        self.put(core, Record::Member { group: group.clone(), member: member.clone(), value: Some(value) });
+        self.put(core, Record::Target { group: group.clone(), member: member.clone(), value: target });
+        self.put(core, Record::Current { group, member, value: Some(Rc::new(current)) });
+    }
+}
+
+/// The same text, without a copy where it is.
+fn shared(was: &Text, now: &str) -> Text {
+    if **was == *now { was.clone() } else { Text::from(now) }
+}
+
+fn same_partitions(a: &Owned, b: &Owned) -> bool {
+    a.partitions() == b.partitions()
+}
+
+fn assignment(assigned: &Owned) -> Assignment {
+    let topic = |(id, list): (_, &Vec<(i32, i32)>)| {
+        let id: engine::ids::TopicId = id;
+        TopicPartitions { topic_id: id.0, partitions: list.iter().map(|(index, _)| *index).collect() }
+    };
+    Assignment { topic_partitions: assigned.iter().map(topic).collect() }
+}
+
+/// An id as Kafka's own look: the base64 of a UUID, which never begins with a hyphen.
+fn chosen_id(random: [u8; 16]) -> Text {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = u128::from_be_bytes(random);
+    let letter = |place: u32| {
+        let shift = 128_u32.saturating_sub(6 * (place + 1));
+        let left = 6 * (place + 1);
+        let six = if left > 128 { bits << (left - 128) } else { bits >> shift };
+        char::from(LETTERS[usize::try_from(six & 63).unwrap_or(0)])
+    };
+    let id: String = (0..22).map(letter).collect();
+    id.replacen('-', "A", usize::from(id.starts_with('-'))).into()
+}

@@ -1,0 +1,80 @@
+//! How members go: by themselves, by a session or a revocation that ran out; and how a group ends.
+
+use net::messages::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
+
+use std::rc::Rc;
+
+use super::super::per_topic::Owned;
+use super::super::records::{CurrentValue, MemberState, Record};
+use super::super::{Core, Text};
+use super::{ConsumerGroup, LEAVE_STATIC_EPOCH};
+use crate::error_code::Refusal;
+
+impl ConsumerGroup {
+    /// A static member that says it will come back keeps its partitions as long as its session lasts.
+    pub(super) fn leave(
+        &mut self,
+        core: &mut Core,
+        request: &ConsumerGroupHeartbeatRequest<'_>,
+    ) -> Result<ConsumerGroupHeartbeatResponse<'static>, Refusal> {
+        let id = self.find_leaving(request)?;
+        if request.member_epoch == LEAVE_STATIC_EPOCH {
+            self.park_member(core, &id);
+        } else {
+            self.remove_member(core, &id);
+        }
+        Ok(ConsumerGroupHeartbeatResponse {
+            member_id: Some(id.to_string().into()),
+            member_epoch: request.member_epoch,
+            ..ConsumerGroupHeartbeatResponse::default()
+        })
+    }
+
+    fn park_member(&mut self, core: &mut Core, id: &Text) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        member.revocation.cancel();
+        let current = CurrentValue {
+            epoch: LEAVE_STATIC_EPOCH,
+            previous_epoch: member.current.epoch,
+            state: MemberState::Stable,
+            revoking: Owned::default(),
+            assigned: member.current.assigned.clone(),
+        };
+        let value = Some(Rc::new(current));
+        self.put(core, Record::Current { group: self.id.clone(), member: id.clone(), value });
+    }
+
+    /// Takes a member out; what it had goes to the others with the group's next epoch.
+    pub(super) fn remove_member(&mut self, core: &mut Core, id: &Text) {
+        let Some(member) = self.members.get(id) else { return };
+        let regex = member.value.regex.clone();
+        self.drop_member(core, id);
+        if let Some(regex) = regex {
+            self.forget_regex(core, &regex);
+        }
+        self.follow_metadata(core, true);
+    }
+
+    /// The tombstones of a member, in the order in which they can be replayed.
+    pub(super) fn drop_member(&mut self, core: &mut Core, id: &Text) {
+        let (group, member) = (self.id.clone(), id.clone());
+        self.put(core, Record::Current { group: group.clone(), member: member.clone(), value: None });
+        self.put(core, Record::Target { group: group.clone(), member: member.clone(), value: None });
+        self.put(core, Record::Member { group, member, value: None });
+    }
+
+    /// The tombstones of a group without members: its epoch comes last, it is what makes the group.
+    pub fn tombstones(&self) -> Vec<Record> {
+        let group = || self.id.clone();
+        let regexes = self.regexes.keys();
+        let mut records: Vec<Record> = regexes
+            .map(|regex| Record::Regex { group: group(), regex: regex.clone(), value: None })
+            .collect();
+        records.push(Record::TargetEpoch { group: group(), value: None });
+        records.push(Record::DroppedSubscriptions { group: group() });
+        records.push(Record::Epoch { group: group(), value: None });
+        records
+    }
+}
