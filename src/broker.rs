@@ -1,9 +1,9 @@
 //! Start and stop of a broker process: core 0 takes the data folder and the metadata, begins this incarnation's epochs,
 //! and then every core opens what it owns. Connections are accepted once everything is open.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use coord::metadata::{Command, Image, Metadata};
@@ -62,6 +62,7 @@ pub fn run(start: Start, ready: impl Fn(&Ready) + Send + Sync + 'static) -> Resu
         ports: Mutex::new(ports.into_iter().map(Some).collect()),
         ready: Box::new(ready),
         failure: Mutex::new(None),
+        connections: Arc::default(),
     });
     let of_cores = common.clone();
     let runtime = rt::start(config, move |core| core_main(core, of_cores.clone()))
@@ -99,6 +100,8 @@ struct Common {
     ports: Mutex<Vec<Option<Port<Mail>>>>,
     ready: Box<dyn Fn(&Ready) + Send + Sync>,
     failure: Mutex<Option<String>>,
+    /// Connections that all cores have open.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Common {
@@ -222,7 +225,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     let took = core.now() - began;
     let partitions = counts.iter().map(|(partitions, _)| partitions).sum();
     let failed = counts.into_iter().flat_map(|(_, failed)| failed).collect();
-    let accepting = core.spawn(Class::Control, accept(shard.clone(), listener));
+    let accepting = core.spawn(Class::Control, accept(shard.clone(), listener, common.connections.clone()));
     (common.ready)(&Ready {
         address,
         driver: core.describe(),
@@ -266,7 +269,9 @@ async fn follow(core: Core, common: &Common, port: Port<Mail>) {
     core.spawn(Class::Control, shard.clone().read_mail()).detach();
     let (partitions, mut failed) = open_all(&shard).await;
     match core.listen_shared(address).await {
-        Ok(listener) => core.spawn(Class::Control, accept(shard.clone(), listener)).detach(),
+        Ok(listener) => {
+            core.spawn(Class::Control, accept(shard.clone(), listener, common.connections.clone())).detach()
+        }
         Err(error) => failed.push(format!("core {} cannot listen on {address}: {error}", core.id().0)),
     }
     shard.answer(from, id, Answer::Begun { partitions, failed }).await;
@@ -288,6 +293,7 @@ fn make_shard(
     let shard = Shard::new(core.clone(), common.settings.clone(), store, image, port);
     let (store, every) = (shard.store.clone(), common.settings.retention_check);
     core.spawn(Class::Background, async move { store.maintain(every).await }).detach();
+    core.spawn(Class::Control, connection::sweep(shard.clone())).detach();
     shard
 }
 
@@ -304,26 +310,38 @@ async fn open_all(shard: &Rc<Shard>) -> (usize, Vec<String>) {
     (hosted.len(), failed.collect())
 }
 
-async fn accept(shard: Rc<Shard>, listener: Listener) {
-    let open = Rc::new(Cell::new(0_usize));
+/// Accepts on one core. `open` counts the connections of all cores.
+async fn accept(shard: Rc<Shard>, listener: Listener, open: Arc<AtomicUsize>) {
+    let connections_max = shard.limits().connections_max;
+    let (mut failing, mut full) = (false, false);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             // The client went away before it was accepted.
             Err(error) if is_of_one_connection(error.kind()) => continue,
             Err(error) => {
-                eprintln!("corelog: a connection could not be accepted: {error}");
+                if !std::mem::replace(&mut failing, true) {
+                    eprintln!(
+                        "corelog: connections cannot be accepted: {error}. Clients wait; raise RLIMIT_NOFILE (ulimit -n) \
+                         if it is the number of open files"
+                    );
+                }
                 shard.core.sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        if open.get() >= shard.limits().connections_max {
-            continue;
+        failing = false;
+        let counted = Counted::one_more(&open, connections_max);
+        if counted.is_none() && !full {
+            eprintln!(
+                "corelog: {connections_max} connections are open (limits.connections_max); further ones are closed at once"
+            );
         }
-        open.set(open.get() + 1);
-        let (shard, open) = (shard.clone(), open.clone());
+        full = counted.is_none();
+        let Some(counted) = counted else { continue };
+        let shard = shard.clone();
         shard.core.clone().spawn(Class::Produce, async move {
-            let _counted = Counted(open);
+            let _counted = counted;
             connection::serve(shard, stream).await;
         });
     }
@@ -335,11 +353,19 @@ fn is_of_one_connection(kind: std::io::ErrorKind) -> bool {
 }
 
 /// One connection in the count, also when its task panics.
-struct Counted(Rc<Cell<usize>>);
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn one_more(open: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
+        let more = |count| (count < max).then_some(count + 1);
+        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Counted(open.clone()))
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

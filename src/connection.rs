@@ -3,12 +3,16 @@
 //! Requests of one connection work at the same time, up to a limit; because tasks start in order and the mail between
 //! cores keeps its order, two appends to one partition keep the order in which they arrived. What cannot be decoded
 //! ends the connection without an answer, as in Kafka; nothing else is disturbed.
+//!
+//! What one connection may hold is bounded: requests and their bytes by the limits, answers by this: a fetch begins only
+//! when no earlier answer waits to leave. A client that stops reading therefore holds one fetch answer at most, and a
+//! client that stops sending one large request; [`sweep`] ends them where others wait for that memory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
 
+use net::frame::{Cut, FrameCutter};
 use rt::sync::{Event, Permit};
 use rt::{Class, Core, Instant, Reservation, Slice, Stream, Task};
 
@@ -19,6 +23,13 @@ use crate::shard::Shard;
 const READ_BYTES: usize = 4096;
 /// Replies that are ready go out together, up to this many at a time.
 const REPLIES_PER_SEND_MAX: usize = 64;
+
+mod sweep;
+
+pub use sweep::{Connections, squeeze, sweep};
+
+/// Larger answers leave in pieces of this size, so that it shows whether the client takes them.
+const SEND_BYTES_MAX: usize = 1 << 20;
 
 /// A request that is worked on.
 struct Pending {
@@ -34,8 +45,14 @@ struct Shared {
     replies: RefCell<VecDeque<Pending>>,
     arrived: Event,
     answered: Event,
+    /// Requests whose answers have not left, and their bytes.
+    in_flight: Cell<usize>,
     in_flight_bytes: Cell<usize>,
     active_at: Cell<Instant>,
+    /// Since when the client has taken nothing of what is being sent to it.
+    sending_since: Cell<Option<Instant>>,
+    /// Since when a large request is being received.
+    receiving_since: Cell<Option<Instant>>,
     closed: Cell<bool>,
 }
 
@@ -47,20 +64,32 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
         replies: RefCell::new(VecDeque::new()),
         arrived: Event::new(),
         answered: Event::new(),
+        in_flight: Cell::new(0),
         in_flight_bytes: Cell::new(0),
         active_at: Cell::new(core.now()),
+        sending_since: Cell::new(None),
+        receiving_since: Cell::new(None),
         closed: Cell::new(false),
     });
+    let _listed = shard.connections.list(&shared);
     let writer = core.spawn(Class::Produce, write_replies(core.clone(), shared.clone()));
-    let idle = core.spawn(Class::Control, close_when_idle(core.clone(), shared.clone(), shard.limits().idle));
     read_requests(&shard, &shared).await;
     shared.close();
     // The writer has nothing to send any more; it ends as soon as it sees the closed mark.
     drop(writer.await);
-    idle.abort();
 }
 
 impl Shared {
+    /// Whether this request may be worked on beside those that are not answered yet. Alone it always may.
+    fn may_begin(&self, shard: &Shard, frame: &[u8]) -> bool {
+        let (count, bytes) = (self.in_flight.get(), self.in_flight_bytes.get());
+        let limits = shard.limits();
+        count == 0
+            || (count < limits.requests_per_connection_max
+                && bytes.saturating_add(frame.len()) <= limits.in_flight_bytes_max
+                && !handlers::is_fetch(frame))
+    }
+
     /// The oldest request, if its answer is there already.
     fn next_finished(&self) -> Option<Pending> {
         let mut replies = self.replies.borrow_mut();
@@ -80,17 +109,14 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
     let mut input = Input::new(shard, shared);
     while let Some(frame) = input.next_frame().await {
         let bytes = frame.len();
-        let limits = shard.limits();
-        while !shared.closed.get()
-            && (shared.replies.borrow().len() >= limits.requests_per_connection_max
-                || shared.in_flight_bytes.get() >= limits.in_flight_bytes_max)
-        {
+        while !shared.closed.get() && !shared.may_begin(shard, &frame) {
             shared.answered.wait().await;
         }
         if shared.closed.get() {
             return;
         }
         let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), frame));
+        shared.in_flight.set(shared.in_flight.get() + 1);
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() + bytes);
         let pending = Pending { bytes, _memory: input.memory.clone(), task };
         shared.replies.borrow_mut().push_back(pending);
@@ -107,9 +133,8 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
             continue;
         };
         let mut done = Some(first);
-        let mut bytes_done = 0;
+        let (mut replies, mut bytes_done) = (0, 0);
         let mut keep_open = true;
-        let mut replies = 0;
         while let Some(pending) = done.take() {
             bytes_done += pending.bytes;
             replies += 1;
@@ -123,10 +148,9 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
             }
         }
         if !out.is_empty() {
-            let sent = shared.stream.send(std::mem::take(&mut out)).await;
-            keep_open &= sent.is_ok();
-            shared.active_at.set(core.now());
+            keep_open &= send(&core, &shared, std::mem::take(&mut out)).await;
         }
+        shared.in_flight.set(shared.in_flight.get() - replies);
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() - bytes_done);
         shared.answered.notify_all();
         if !keep_open {
@@ -136,14 +160,36 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
     shared.close();
 }
 
-async fn close_when_idle(core: Core, shared: Rc<Shared>, idle: Duration) {
-    loop {
-        let deadline = shared.active_at.get() + idle;
-        if deadline <= core.now() {
-            return shared.close();
+/// Sends all of it, piece by piece. False if the connection is broken.
+async fn send(core: &Core, shared: &Shared, mut out: Vec<Slice>) -> bool {
+    while !out.is_empty() {
+        let later = split_off(&mut out, SEND_BYTES_MAX);
+        shared.sending_since.set(Some(core.now()));
+        let sent = shared.stream.send(out).await;
+        shared.active_at.set(core.now());
+        shared.sending_since.set(None);
+        if sent.is_err() {
+            return false;
         }
-        core.sleep_until(deadline).await;
+        out = later;
     }
+    true
+}
+
+/// Leaves the first `bytes` bytes in `slices` and gives the rest.
+fn split_off(slices: &mut Vec<Slice>, bytes: usize) -> Vec<Slice> {
+    let mut left = bytes;
+    for (at, slice) in slices.iter_mut().enumerate() {
+        if slice.len() > left {
+            let rest = slice.slice(left..slice.len());
+            *slice = slice.slice(0..left);
+            let mut later = slices.split_off(at + 1);
+            later.insert(0, rest);
+            return later;
+        }
+        left -= slice.len();
+    }
+    Vec::new()
 }
 
 /// Cuts frames out of what arrives. A large frame is received into memory of its own; only the bytes that had arrived
@@ -151,49 +197,43 @@ async fn close_when_idle(core: Core, shared: Rc<Shared>, idle: Duration) {
 struct Input<'a> {
     shard: &'a Rc<Shard>,
     shared: &'a Rc<Shared>,
+    cutter: FrameCutter,
     /// Received and not yet cut: whole frames, then perhaps the beginning of one.
     pending: Slice,
     /// What the memory of `pending` was admitted with, if it is large.
     memory: Option<Rc<Permit>>,
 }
 
-const PREFIX_BYTES: usize = 4;
-
 impl<'a> Input<'a> {
     fn new(shard: &'a Rc<Shard>, shared: &'a Rc<Shared>) -> Input<'a> {
-        Input { shard, shared, pending: Slice::from_static(b""), memory: None }
+        let cutter = FrameCutter::new(shard.limits().request_bytes_max);
+        Input { shard, shared, cutter, pending: Slice::empty(), memory: None }
     }
 
     /// The next frame without its length prefix, or `None` when the connection is over.
     async fn next_frame(&mut self) -> Option<Slice> {
         loop {
-            match self.frame_bytes(&self.pending)? {
-                Some(bytes) if self.pending.len() >= PREFIX_BYTES + bytes => {
-                    let frame = self.pending.slice(PREFIX_BYTES..PREFIX_BYTES + bytes);
-                    self.pending = self.pending.slice(PREFIX_BYTES + bytes..self.pending.len());
+            match self.cutter.cut(&self.pending).ok()? {
+                Cut::Frame(content) => {
+                    let end = content.end;
+                    let frame = self.pending.slice(content);
+                    self.pending = self.pending.slice(end..self.pending.len());
                     return Some(frame);
                 }
-                Some(bytes) => self.receive(PREFIX_BYTES + bytes).await?,
-                None => self.receive(PREFIX_BYTES).await?,
+                Cut::Missing(bytes) => self.receive(self.pending.len() + bytes).await?,
             }
         }
-    }
-
-    /// How long the frame is whose first bytes are `head`; the outer `None` when no such frame is allowed.
-    fn frame_bytes(&self, head: &[u8]) -> Option<Option<usize>> {
-        let Some(prefix) = head.first_chunk::<PREFIX_BYTES>() else { return Some(None) };
-        let bytes = usize::try_from(i32::from_be_bytes(*prefix)).ok()?;
-        (bytes > 0 && bytes <= self.shard.limits().request_bytes_max).then_some(Some(bytes))
     }
 
     /// Receives until at least `wanted` bytes are pending.
     async fn receive(&mut self, wanted: usize) -> Option<()> {
         let size = wanted.max(READ_BYTES);
         // The old memory may be all there is: it goes before the new one is waited for.
-        let head = std::mem::replace(&mut self.pending, Slice::from_static(b"")).to_vec();
+        let head = std::mem::replace(&mut self.pending, Slice::empty()).to_vec();
         self.memory = None;
         if size > READ_BYTES {
             self.memory = Some(Rc::new(self.shard.request_memory.admit(size).await));
+            self.shared.receiving_since.set(Some(self.shard.core.now()));
         }
         let mut buffer = self.shard.core.buffers().take(size, Reservation::Produce).await;
         buffer[..head.len()].copy_from_slice(&head);
@@ -208,7 +248,11 @@ impl<'a> Input<'a> {
             }
             self.shared.active_at.set(self.shard.core.now());
         }
+        self.shared.receiving_since.set(None);
         self.pending = buffer.freeze(0..filled);
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,6 +125,11 @@ impl<'a> Request<'a> {
     }
 }
 
+/// Whether a frame holds a Fetch, whose answer may be large.
+pub fn is_fetch(frame: &[u8]) -> bool {
+    frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Fetch as i16)
+}
+
 /// Answers one request frame.
 pub async fn handle(shard: Rc<Shard>, frame: Slice) -> Reply {
     route(&shard, &frame).await.unwrap_or(Reply::Close)

@@ -20,6 +20,7 @@ const PLAINTEXT: i16 = 0;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub request_bytes_max: usize,
+    /// Of the whole broker.
     pub connections_max: usize,
     pub requests_per_connection_max: usize,
     pub in_flight_bytes_max: usize,
@@ -111,7 +112,7 @@ fn limits(config: &Config, in_force: &InForce, cores: usize) -> Limits {
     let limits = &config.limits;
     Limits {
         request_bytes_max: bytes(in_force.request_bytes_max),
-        connections_max: count(limits.connections_max).div_ceil(cores),
+        connections_max: count(limits.connections_max),
         requests_per_connection_max: count(limits.connection_requests_in_flight_max),
         in_flight_bytes_max: bytes(in_force.connection_bytes_in_flight_max),
         idle: Duration::from_millis(limits.connection_idle_ms_max),

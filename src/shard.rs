@@ -17,6 +17,7 @@ use engine::store::Store;
 use rt::sync::{Event, Permit, Semaphore, oneshot};
 use rt::{Class, Core, CoreId, Port, Task};
 
+use crate::connection::{self, Connections};
 use crate::controller::{Controller, ControllerAnswer, ControllerRequest};
 use crate::fetch_session::Sessions;
 use crate::settings::{Limits, Settings};
@@ -59,6 +60,11 @@ impl RequestMemory {
         RequestMemory { pages: Semaphore::new(pages_max), pages_max }
     }
 
+    /// Requests that wait to be admitted.
+    pub fn waiting(&self) -> usize {
+        self.pages.waiting()
+    }
+
     /// Waits until a request of `bytes` may be received. One that is larger than the whole share is admitted alone.
     pub async fn admit(&self, bytes: usize) -> Permit {
         self.pages.acquire(bytes.div_ceil(rt::PAGE).min(self.pages_max)).await
@@ -85,7 +91,8 @@ pub struct Shard {
     pub(crate) store: Store,
     hosted: RefCell<HashMap<PartitionId, Rc<Hosted>, ahash::RandomState>>,
     controller: RefCell<Option<Rc<Controller>>>,
-    port: Port<Mail>,
+    pub(crate) connections: Connections,
+    pub(crate) port: Port<Mail>,
     pending: RefCell<HashMap<u64, oneshot::Sender<Answer>, ahash::RandomState>>,
     question_next: Cell<u64>,
     /// Work for other cores that they may call off.
@@ -117,6 +124,7 @@ impl Shard {
             store,
             hosted: RefCell::default(),
             controller: RefCell::new(None),
+            connections: Connections::default(),
             port,
             pending: RefCell::default(),
             question_next: Cell::new(0),
@@ -169,6 +177,7 @@ impl Shard {
                     }
                 }
                 Mail::Ask { id, ask } => self.clone().work_for(from, id, ask),
+                Mail::Squeeze => connection::squeeze(&self),
                 Mail::End => self.ended.notify_all(),
                 Mail::Forget { id } => {
                     let task = self.working.borrow_mut().remove(&(from, id));
@@ -313,4 +322,4 @@ impl Drop for Reply {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

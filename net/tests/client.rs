@@ -1,8 +1,7 @@
-//! The client against a broker of a few lines, which keeps its connection's books with `net::connection`.
+//! The client against a broker of a few lines.
 
 use net::api::ApiKey;
 use net::client::{Client, Error, Options};
-use net::connection::{Connection, Limits, Outcome};
 use net::error_code::ErrorCode;
 use net::frame::{Cut, FrameCutter};
 use net::header::{RequestHeader, ResponseHeader};
@@ -14,7 +13,6 @@ use net::messages::produce::{
 };
 use net::wire::{Decode, Encode, Reader, Records, Writer};
 use rt::{Class, Config, Core, Reservation, Slice, Stream};
-use std::time::Duration;
 
 const TOPIC_ID: [u8; 16] = [7; 16];
 
@@ -22,6 +20,13 @@ const TOPIC_ID: [u8; 16] = [7; 16];
 #[derive(Clone, Copy)]
 struct Broker {
     api_versions_max: i16,
+}
+
+/// What becomes of a request.
+enum Outcome {
+    Send(Vec<Slice>),
+    Silent,
+    Close,
 }
 
 impl Broker {
@@ -33,7 +38,7 @@ impl Broker {
         ApiVersionsResponse { api_keys, ..Default::default() }
     }
 
-    fn answer(self, frame: &[u8]) -> Outcome<Vec<Slice>> {
+    fn answer(self, frame: &[u8]) -> Outcome {
         let mut r = Reader::new(frame);
         let header = RequestHeader::decode(&mut r).unwrap();
         let version = header.version;
@@ -105,8 +110,6 @@ fn fetched<'a>(request: &FetchRequest<'a>) -> FetchResponse<'a> {
 }
 
 async fn serve(core: Core, stream: Stream, broker: Broker) {
-    let limits = Limits { requests_max: 1000, bytes_max: 1 << 20, idle: Duration::from_secs(9) };
-    let mut books = Connection::new(limits, core.now());
     let cutter = FrameCutter::new(1 << 20);
     let mut received = Vec::new();
     loop {
@@ -114,22 +117,20 @@ async fn serve(core: Core, stream: Stream, broker: Broker) {
         let (count, buf) = stream.recv(buf, 0..4096).await;
         let Ok(count @ 1..) = count else { return };
         received.extend_from_slice(&buf[..count]);
-        books.active(core.now());
-        let mut open = Vec::new();
-        while let Ok(Cut::Frame(content)) = cutter.cut(&received) {
-            let outcome = broker.answer(&received[content.clone()]);
-            open.push((books.begin(content.len()), outcome));
-            received.drain(..content.end);
-        }
-        // Finished in the wrong order on purpose: they must leave in the right one.
-        for (request, outcome) in open.into_iter().rev() {
-            books.finish(request, outcome);
-        }
         let mut out = Vec::new();
-        while let Some(answer) = books.next_answer() {
-            out.extend(answer);
+        let mut closing = false;
+        while let Ok(Cut::Frame(content)) = cutter.cut(&received) {
+            match broker.answer(&received[content.clone()]) {
+                Outcome::Send(answer) => out.extend(answer),
+                Outcome::Silent => {}
+                Outcome::Close => closing = true,
+            }
+            received.drain(..content.end);
+            if closing {
+                break;
+            }
         }
-        if stream.send(out).await.is_err() || books.is_closing() {
+        if stream.send(out).await.is_err() || closing {
             return stream.shutdown();
         }
     }

@@ -116,3 +116,25 @@ fn unknown(name: &str, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic<
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coord::metadata::NodeId;
+    use engine::ids::LeaderEpoch;
+
+    fn partition(leader: Option<NodeId>) -> Partition {
+        let (replicas, isr) = (vec![NodeId(1)], vec![NodeId(1)]);
+        Partition { replicas, isr, leader, leader_epoch: LeaderEpoch(4), partition_epoch: 2 }
+    }
+
+    #[test]
+    fn lists_of_eligible_leaders_are_empty_and_never_null() {
+        let described = partition_of(0, &partition(Some(NodeId(1))));
+        assert_eq!(described.eligible_leader_replicas, Some(Vec::new()));
+        assert_eq!(described.last_known_elr, Some(Vec::new()));
+        assert_eq!((described.error_code, described.leader_id), (0, 1));
+        let leaderless = partition_of(0, &partition(None));
+        assert_eq!((leaderless.error_code, leaderless.leader_id), (ErrorCode::LeaderNotAvailable as i16, -1));
+    }
+}

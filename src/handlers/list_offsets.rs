@@ -118,6 +118,7 @@ fn partition_response(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net::wire::{Decode, Encode, Reader, Writer};
 
     #[test]
     fn special_timestamps_need_their_version() {
@@ -136,6 +137,28 @@ mod tests {
         ];
         for (timestamp, version, expect) in cases {
             assert_eq!(wanted(timestamp, version), expect, "{timestamp} in v{version}");
+        }
+    }
+
+    #[test]
+    fn a_leader_epoch_is_told_only_where_there_is_a_field_for_it() {
+        for version in 1..=11 {
+            let found =
+                OffsetFound { place: 0, error: ErrorCode::None, timestamp: -1, offset: 5, leader_epoch: 3 };
+            let response = ListOffsetsResponse {
+                topics: vec![ListOffsetsTopicResponse {
+                    name: "t".into(),
+                    partitions: vec![partition_response(0, Ok(found), version)],
+                }],
+                ..Default::default()
+            };
+            let mut writer = Writer::new();
+            response.encode(&mut writer, version).expect("every version can be written");
+            let frame: Vec<u8> =
+                writer.finish().expect("it is small").iter().flat_map(|s| s.to_vec()).collect();
+            let decoded = ListOffsetsResponse::decode(&mut Reader::new(&frame[4..]), version).expect("whole");
+            let one = &decoded.topics[0].partitions[0];
+            assert_eq!((one.offset, one.leader_epoch), (5, if version < 4 { -1 } else { 3 }), "v{version}");
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum Mail {
         id: u64,
         answer: Answer,
     },
+    /// Somebody is short of memory: end a connection that holds some and does not move.
+    Squeeze,
     /// From core 0: the broker is over, return from the main task.
     End,
 }

@@ -23,9 +23,11 @@ use crate::shard::mail::{FetchAsk, FetchPart, Fetched, ProduceAsk, ProducePart, 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const TOPIC: &str = "orders";
+/// A life that does not come to its end by itself, ends here.
+const LIFE_NANOS_MAX: u64 = 600 * 1_000_000_000;
 const PARTITIONS: i32 = 3;
 
-fn settings(arguments: &[&str]) -> Settings {
+pub(crate) fn settings(arguments: &[&str]) -> Settings {
     let cpu = Cpu { id: 0, package: 0, core: 0, node: 0, siblings: vec![0], allowed: true };
     let kernel = Kernel { major: 6, minor: 12, release: "6.12.1".into() };
     let machine = Machine { cpus: vec![cpu], kernel, memory_bytes: 8 << 30, limits: Cgroup::default() };
@@ -41,7 +43,7 @@ async fn start(core: &Core, faults: Faults) -> Rc<Shard> {
     start_with(core, faults, settings(&[])).await
 }
 
-async fn start_with(core: &Core, faults: Faults, settings: Settings) -> Rc<Shard> {
+pub(crate) async fn start_with(core: &Core, faults: Faults, settings: Settings) -> Rc<Shard> {
     let (folder, lock) = Folder::open(core, Path::new("/data"), 0).await.expect("the folder opens");
     // The simulated process ends with its disk: nothing else gives the lock back.
     std::mem::forget(lock);
@@ -67,7 +69,7 @@ async fn create(shard: &Rc<Shard>) -> TopicId {
 }
 
 /// The error code.
-async fn try_create(shard: &Rc<Shard>, name: &str, num_partitions: i32) -> i16 {
+pub(crate) async fn try_create(shard: &Rc<Shard>, name: &str, num_partitions: i32) -> i16 {
     let topic = NewTopic { num_partitions, ..NewTopic::with_defaults(name.to_owned()) };
     let ask = ControllerRequest::CreateTopics { topics: vec![topic], validate_only: false };
     match shard.ask_controller(ask).await {
@@ -79,11 +81,11 @@ async fn try_create(shard: &Rc<Shard>, name: &str, num_partitions: i32) -> i16 {
     }
 }
 
-fn topic_id(shard: &Shard) -> TopicId {
+pub(crate) fn topic_id(shard: &Shard) -> TopicId {
     shard.metadata.borrow().topic(TOPIC).expect("the topic is there").id
 }
 
-fn batch(value: &str) -> Slice {
+pub(crate) fn batch(value: &str) -> Slice {
     let mut builder = BatchBuilder::new(Codec::None);
     builder.append(1000, None, Some(value.as_bytes()), &[]);
     Slice::from(builder.finish())
@@ -127,8 +129,9 @@ fn led(shard: &Shard, partition: PartitionId) -> (i32, LeaderEpoch) {
 }
 
 /// One life of the broker on this disk, ended by kill -9.
-fn live<F: Future<Output = ()> + 'static>(disk: &SimDisk, life: impl Fn(Core, SimDisk) -> F) {
+pub(crate) fn live<F: Future<Output = ()> + 'static>(disk: &SimDisk, life: impl Fn(Core, SimDisk) -> F) {
     let sim = Sim::with_disk(1, SimConfig::default(), disk.clone());
+    sim.stop_at(Some(rt::Instant::from_nanos(LIFE_NANOS_MAX)));
     sim.run(|core| life(core, disk.clone())).expect("the life runs to its end");
     drop(sim);
     disk.kill(1);
