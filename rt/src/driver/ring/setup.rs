@@ -44,6 +44,7 @@ pub(super) fn build(entries: u32) -> io::Result<(IoUring, String)> {
                 check_features(&ring)?;
                 // Best effort: kernels before 5.15 choose by themselves.
                 let _ = ring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX]);
+                bind_workers(&ring);
                 return Ok((ring, attempt.name.to_string()));
             }
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = Some(e),
@@ -51,6 +52,17 @@ pub(super) fn build(entries: u32) -> io::Result<(IoUring, String)> {
         }
     }
     Err(explain(refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
+}
+
+/// The kernel's threads run where this one may, so that a pinned core's work stays on its CPU. Best effort, as above.
+fn bind_workers(ring: &IoUring) {
+    // SAFETY: a CPU set is plain bits, and all of them clear is a valid one.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most the given size into the set, which lives until the call returns.
+    let got = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut cpus) };
+    if got == 0 {
+        let _ = ring.submitter().register_iowq_aff(&cpus);
+    }
 }
 
 fn build_one(entries: u32, attempt: &Attempt) -> io::Result<IoUring> {
