@@ -1,7 +1,9 @@
 //! Start and stop of a broker process: core 0 takes the data folder and the metadata, begins this incarnation's epochs,
 //! and then every core opens what it owns. Connections are accepted once everything is open.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +29,7 @@ const FILE_THREADS_PER_CORE: usize = 4;
 /// After a failed accept (no descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// What starts a broker.
+/// What a broker is to be.
 pub struct Start {
     pub settings: Settings,
     /// Where to listen; port 0 takes a free one.
@@ -35,6 +37,10 @@ pub struct Start {
     /// The host that clients are told, and the port if it is not the one listened on.
     pub advertised_host: String,
     pub advertised_port: Option<u16>,
+}
+
+/// The threads and the memory of its process.
+pub struct Process {
     pub pins: Vec<Option<usize>>,
     pub core_memory_bytes: usize,
     pub driver: rt::DriverKind,
@@ -46,31 +52,66 @@ pub struct Start {
 ///
 /// # Errors
 /// What kept it from starting, as a sentence for the operator.
-pub fn run(start: Start, ready: impl Fn(&Ready) + Send + Sync + 'static) -> Result<(), String> {
-    let file_threads = if start.files_by_threads { FILE_THREADS_PER_CORE * start.pins.len() } else { 0 };
+pub fn run(
+    start: Start,
+    process: Process,
+    ready: impl Fn(&Ready) + Send + Sync + 'static,
+) -> Result<(), String> {
+    let file_threads = if process.files_by_threads { FILE_THREADS_PER_CORE * process.pins.len() } else { 0 };
     let config = rt::Config {
-        cores: start.pins.iter().map(|pin| rt::CoreConfig { pin: *pin }).collect(),
-        memory_bytes: start.core_memory_bytes,
-        driver: start.driver,
+        cores: process.pins.iter().map(|pin| rt::CoreConfig { pin: *pin }).collect(),
+        memory_bytes: process.core_memory_bytes,
+        driver: process.driver,
         helper_threads: HELPER_THREADS + file_threads,
         ..rt::Config::default()
     };
-    let ports = Mesh::new(start.settings.core_count, start.settings.limits.mailbox_messages_max);
-    let common = Arc::new(Common {
-        settings: Arc::new(start.settings.clone()),
-        start,
-        ports: Mutex::new(ports.into_iter().map(Some).collect()),
-        ready: Box::new(ready),
-        failure: Mutex::new(None),
-        connections: Arc::default(),
-    });
-    let of_cores = common.clone();
-    let runtime = rt::start(config, move |core| core_main(core, of_cores.clone()))
+    let broker = Broker::new(start, ready, |core| Box::pin(signalled(core)));
+    let of_cores = broker.clone();
+    let runtime = rt::start(config, move |core| of_cores.clone().run_core(core))
         .map_err(|error| format!("the runtime could not start: {error}"))?;
     runtime.join().map_err(|panicked| format!("a core ended with a panic: {panicked}"))?;
-    match common.failure.lock().ok().and_then(|mut failure| failure.take()) {
-        Some(why) => Err(why),
-        None => Ok(()),
+    broker.outcome()
+}
+
+/// Ends when the broker is to stop; asked for once, on core 0.
+pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
+
+/// One broker, on whatever runtime and clock its cores are run by: threads in production, the simulator in its tests.
+#[derive(Clone)]
+pub struct Broker(Arc<Common>);
+
+impl Broker {
+    pub fn new(
+        start: Start,
+        ready: impl Fn(&Ready) + Send + Sync + 'static,
+        stop: impl Fn(Core) -> Stop + Send + Sync + 'static,
+    ) -> Broker {
+        let ports = Mesh::new(start.settings.core_count, start.settings.limits.mailbox_messages_max);
+        Broker(Arc::new(Common {
+            settings: Arc::new(start.settings.clone()),
+            start,
+            ports: Mutex::new(ports.into_iter().map(Some).collect()),
+            ready: Box::new(ready),
+            stop: Box::new(stop),
+            failure: Mutex::new(None),
+            connections: Arc::default(),
+        }))
+    }
+
+    /// What one core does until the broker is over. Each core of `core_count` runs this once.
+    pub async fn run_core(self, core: Core) {
+        core_main(core, self.0).await;
+    }
+
+    /// How it went, once all cores are done.
+    ///
+    /// # Errors
+    /// What kept it from starting, as a sentence for the operator.
+    pub fn outcome(&self) -> Result<(), String> {
+        match self.0.failure.lock().ok().and_then(|mut failure| failure.take()) {
+            Some(why) => Err(why),
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,6 +140,7 @@ struct Common {
     start: Start,
     ports: Mutex<Vec<Option<Port<Mail>>>>,
     ready: Box<dyn Fn(&Ready) + Send + Sync>,
+    stop: Box<dyn Fn(Core) -> Stop + Send + Sync>,
     failure: Mutex<Option<String>>,
     /// Connections that all cores have open.
     connections: Arc<AtomicUsize>,
@@ -239,7 +281,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
         },
     });
 
-    wait_for_signal(&core).await;
+    (common.stop)(core.clone()).await;
     accepting.abort();
     let stops = others.iter().map(|other| shard.ask(*other, Ask::Stop));
     let (others_stopped, own_stopped) = (join_all(stops).await, shard.stop().await);
@@ -289,7 +331,7 @@ fn make_shard(
         partitions: u64::try_from(image.partition_count()).unwrap_or(u64::MAX).max(1),
         ..engine::log::Limits::default()
     };
-    let store = Store::of_folder(core, folder, limits);
+    let store = Store::with_faults(core, folder, limits, common.settings.faults.engine);
     let shard = Shard::new(core.clone(), common.settings.clone(), store, image, port);
     let (store, every) = (shard.store.clone(), common.settings.retention_check);
     core.spawn(Class::Background, async move { store.maintain(every).await }).detach();
@@ -369,7 +411,7 @@ impl Drop for Counted {
     }
 }
 
-async fn wait_for_signal(core: &Core) {
+async fn signalled(core: Core) {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let waited = core.offload(|| {
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;

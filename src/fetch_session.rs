@@ -147,7 +147,7 @@ impl Sessions {
         if self.sessions.len() < self.sessions_max {
             return true;
         }
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used_last);
+        let oldest = self.sessions.iter().min_by_key(|(id, session)| (session.used_last, **id));
         let Some((&id, session)) = oldest else { return false };
         if now - session.used_last <= IDLE_MAX {
             return false;

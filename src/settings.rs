@@ -11,6 +11,8 @@ use engine::batch::Codec;
 use engine::log::LogConfig;
 
 use crate::config::{self, Config, InForce};
+use tuning::Machine;
+use tuning::machine::{self, Cpu, Kernel};
 
 /// The name and security protocol (PLAINTEXT) of the only listener there is.
 const LISTENER_NAME: &str = "PLAINTEXT";
@@ -48,9 +50,36 @@ pub struct Settings {
     pub defaults: Defaults,
     pub retention_check: Duration,
     producer_expiration_ms: i64,
+    #[doc(hidden)]
+    pub faults: Faults,
+}
+
+/// Broken variants, so that the simulator can show that it notices. Never set outside its tests.
+#[doc(hidden)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Faults {
+    pub engine: engine::log::Faults,
+    /// A produce is answered before its records are committed.
+    pub ack_before_durable: bool,
+    /// A fetch reads to the end of the log.
+    pub read_uncommitted: bool,
 }
 
 impl Settings {
+    /// What a config text means on a machine that does not exist, with so many CPUs and so much memory.
+    ///
+    /// # Errors
+    /// Says what is wrong with the text.
+    pub fn simulated(config: &str, cpus: usize, memory_bytes: u64) -> Result<Settings, String> {
+        let cpu = |id| Cpu { id, package: 0, core: id, node: 0, siblings: vec![id], allowed: true };
+        let kernel = Kernel { major: 0, minor: 0, release: "simulated".to_owned() };
+        let cpus = (0..cpus).map(cpu).collect();
+        let machine = Machine { cpus, kernel, memory_bytes, limits: machine::Limits::default() };
+        let config = Config::parse("simulated", config, &[]).map_err(|problems| problems.to_string())?;
+        let in_force = config.resolve(&machine).map_err(|problems| problems.to_string())?;
+        Settings::new(&config, &in_force)
+    }
+
     /// The settings of a broker with this config on this machine.
     ///
     /// # Errors
@@ -72,6 +101,7 @@ impl Settings {
                 u64::try_from(topics.retention_check_interval_ms).unwrap_or(0),
             ),
             producer_expiration_ms: topics.producer_id_expiration_ms,
+            faults: Faults::default(),
         })
     }
 

@@ -6,7 +6,7 @@
 //! - No reference into this state lives across an await.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -89,7 +89,7 @@ pub struct Shard {
     /// Fetches that wait for data.
     pub(crate) fetches_waiting: Semaphore,
     pub(crate) store: Store,
-    hosted: RefCell<HashMap<PartitionId, Rc<Hosted>, ahash::RandomState>>,
+    hosted: RefCell<BTreeMap<PartitionId, Rc<Hosted>>>,
     controller: RefCell<Option<Rc<Controller>>>,
     pub(crate) connections: Connections,
     pub(crate) port: Port<Mail>,
@@ -278,7 +278,7 @@ impl Shard {
         &self.settings.limits
     }
 
-    /// All partitions that this core owns, in no particular order.
+    /// All partitions that this core owns, in order.
     pub fn all_hosted(&self) -> Vec<Rc<Hosted>> {
         self.hosted.borrow().values().cloned().collect()
     }

@@ -214,7 +214,7 @@ impl Taking<'_> {
         };
         let failed = |error| self.failed(IDENTITY_FILE, error);
         if file.len().await.map_err(failed)? > 0 {
-            let bytes = names::read_all(self.core, &file, 4096).await.map_err(failed)?;
+            let bytes = names::read_all(&file, 4096).await.map_err(failed)?;
             match decode(&bytes) {
                 Ok(uuid) => return Ok((uuid, false)),
                 Err(Some(format)) => return Err(FolderError::Newer { dir: self.dir.to_path_buf(), format }),
@@ -267,7 +267,7 @@ impl Taking<'_> {
             if bytes == 0 {
                 continue;
             }
-            let content = names::read_all(self.core, &file, bytes).await?;
+            let content = names::read_all(&file, bytes).await?;
             // A damaged slot costs a longer scan; the other one still speaks.
             let Ok(found) = checkpoint::decode(&content) else { continue };
             let number = found.sequence;

@@ -213,7 +213,7 @@ impl PartitionFile {
             log_start: Offset::ZERO,
             truncation: None,
         };
-        let bytes = read_all(core, &file, 2 * SLOT_BYTES).await?;
+        let bytes = read_all(&file, 2 * SLOT_BYTES).await?;
         if bytes.len() == 2 * SLOT_BYTES && bytes.iter().any(|&b| b != 0) {
             return Ok(Partition::choose(&bytes).map(|current| PartitionFile { file, current }));
         }
@@ -247,17 +247,15 @@ impl PartitionFile {
 }
 
 /// Reads `bytes` from the start of a file; what lies past its end is left out.
-pub async fn read_all(core: &Core, file: &File, bytes: usize) -> io::Result<Vec<u8>> {
-    let buf = core.buffers().take(bytes.next_multiple_of(SLOT_BYTES), Reservation::Control).await;
-    let (read, buf) = file.read_at(buf, 0).await;
-    let read = read?.min(bytes);
-    Ok(buf[..read].to_vec())
+pub async fn read_all(file: &File, bytes: usize) -> io::Result<Vec<u8>> {
+    let whole = file.read_exactly(0, bytes.next_multiple_of(SLOT_BYTES), Reservation::Control).await?;
+    Ok(whole[..whole.len().min(bytes)].to_vec())
 }
 
 /// Reads what folder `dir` says of itself, for tools and for rebuilding metadata.
 pub async fn identify(core: &Core, dir: PathBuf) -> io::Result<Result<Partition, Unreadable>> {
     let file = core.open(dir.join(PARTITION_FILE), Open::read().direct()).await?;
-    Ok(Partition::choose(&read_all(core, &file, 2 * SLOT_BYTES).await?))
+    Ok(Partition::choose(&read_all(&file, 2 * SLOT_BYTES).await?))
 }
 
 #[cfg(test)]

@@ -362,7 +362,7 @@ async fn read_generation(
     let path = path_of(dir, generation);
     let failed = |error| RaftLogError::Io { path: path.clone(), error };
     let file = core.open(path.clone(), Open::write().direct()).await.map_err(failed)?;
-    let bytes = read_whole(core, &file).await.map_err(failed)?;
+    let bytes = read_whole(&file).await.map_err(failed)?;
     let mut recovered = Recovered::default();
     let (mut at, mut sequence, mut chain) = (0, generation << 32, 0);
     while let Look::Group(group) = format::look(&bytes[at..], sequence, chain) {
@@ -393,19 +393,15 @@ async fn read_generation(
     Ok(Some((writer, recovered)))
 }
 
-async fn read_whole(core: &Core, file: &File) -> io::Result<Vec<u8>> {
+async fn read_whole(file: &File) -> io::Result<Vec<u8>> {
     let length = file.len().await?;
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < length {
-        let buf = core.buffers().take(WRITE_BYTES_MAX, Reservation::Control).await;
-        let (read, buf) = file.read_at(buf, bytes.len() as u64).await;
-        match read? {
-            0 => break,
-            read => bytes.extend_from_slice(&buf[..read]),
-        }
-        if !bytes.len().is_multiple_of(BLOCK_BYTES as usize) {
+        let next = file.read_exactly(bytes.len() as u64, WRITE_BYTES_MAX, Reservation::Control).await?;
+        if next.is_empty() {
             break;
         }
+        bytes.extend_from_slice(&next);
     }
     Ok(bytes)
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod helped;
 pub(crate) mod posix;
+pub(crate) mod recorded;
 pub(crate) mod ring;
 pub mod sim;
 pub(crate) mod sockets;

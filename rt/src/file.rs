@@ -1,7 +1,7 @@
 //! Files as operations: positioned reads and writes, syncs, space. Paths and space are helper-thread work under the
 //! real drivers (rename and fallocate take milliseconds), reads and writes go to the device queue.
 
-use crate::buf::{BufMut, Slice};
+use crate::buf::{BufMut, Reservation, Slice};
 use crate::core::Core;
 use crate::op::{Back, Handle, NO_DATA, Op, Value};
 use std::ffi::OsString;
@@ -13,6 +13,8 @@ use std::path::PathBuf;
 pub const DIRECT_ALIGNMENT: usize = 4096;
 /// A write that cannot go on after a short one must have stopped at a sector.
 const SECTOR_BYTES: usize = 512;
+/// Reads of one place that brought less than a block, before it is an error.
+const SHORT_READS_MAX: u32 = 16;
 /// Slices in one vectored operation (the kernel's IOV_MAX).
 pub(crate) const VECTORS_MAX: usize = 1024;
 /// The most that one slice of [`zeros`] has.
@@ -145,6 +147,62 @@ impl File {
             (Err(e), Back::Buf(buf)) => (Err(e), buf),
             _other => unreachable!("a read brings a count and its buffer"),
         }
+    }
+
+    /// Reads `bytes` at `start`, both aligned for direct I/O; fewer only where the file ends. A read that came short is
+    /// continued from its last whole block.
+    pub async fn read_exactly(&self, start: u64, bytes: usize, r: Reservation) -> io::Result<Slice> {
+        if bytes > self.core.buffers().largest(r) {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("a read of {bytes} bytes")));
+        }
+        let buf = self.core.buffers().take(bytes, r).await;
+        self.read_into(buf, start, bytes, r).await
+    }
+
+    /// The same into memory that the caller took. A read that came short takes more, and its bytes are copied.
+    pub async fn read_into(
+        &self,
+        buf: BufMut,
+        start: u64,
+        bytes: usize,
+        r: Reservation,
+    ) -> io::Result<Slice> {
+        let (read, buf) = self.read_at(buf, start).await;
+        let read = read?.min(bytes);
+        if read == bytes {
+            return Ok(buf.freeze(0..bytes));
+        }
+        let whole = buf[..read].to_vec();
+        drop(buf);
+        self.read_on(start, bytes, whole, r).await.map(Slice::from)
+    }
+
+    async fn read_on(
+        &self,
+        start: u64,
+        bytes: usize,
+        mut whole: Vec<u8>,
+        r: Reservation,
+    ) -> io::Result<Vec<u8>> {
+        let end = self.len().await?.saturating_sub(start);
+        let wanted = bytes.min(usize::try_from(end).unwrap_or(bytes));
+        let mut tries = 0;
+        while whole.len() < wanted {
+            tries += 1;
+            if tries > SHORT_READS_MAX {
+                let why = format!("reads at {start} stop after {} of {wanted} bytes", whole.len());
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            }
+            whole.truncate(whole.len() / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT);
+            let missing = bytes - whole.len();
+            let buf = self.core.buffers().take(missing, r).await;
+            let at = start + u64::try_from(whole.len()).expect("a count of bytes fits");
+            let (read, buf) = self.read_at(buf, at).await;
+            let read = read?.min(missing);
+            tries = if read >= DIRECT_ALIGNMENT { 0 } else { tries };
+            whole.extend_from_slice(&buf[..read]);
+        }
+        Ok(whole)
     }
 
     /// Writes all bytes. A short write is continued where it stopped, if that is at a sector; else it is an error.

@@ -15,6 +15,7 @@ mod mailbox;
 mod offload;
 mod op;
 mod ready;
+pub mod record;
 mod socket;
 mod spsc;
 mod start;

@@ -3,9 +3,11 @@
 use crate::core::{Core, CoreId};
 use crate::driver::Driver;
 use crate::driver::posix::Posix;
+use crate::driver::recorded::Recorded;
 use crate::driver::ring::Ring;
 use crate::offload::Helpers;
 use crate::ready::Ready;
+use crate::record::Recorder;
 use crate::task::{Class, Panicked};
 use crate::time::Clock;
 use rustix::event::EventfdFlags;
@@ -44,6 +46,8 @@ pub struct Config {
     pub ring_entries: u32,
     /// Threads for millisecond work, shared by all cores.
     pub helper_threads: usize,
+    /// Where every file operation is noted, for tests.
+    pub record: Option<Recorder>,
 }
 
 impl Config {
@@ -62,6 +66,7 @@ impl Default for Config {
             seed: None,
             ring_entries: 1024,
             helper_threads: 2,
+            record: None,
         }
     }
 }
@@ -113,7 +118,10 @@ impl Common {
         let id = CoreId(u16::try_from(index).expect("at most 65,536 cores"));
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let ready = Ready::new(Some(bell));
-        let driver = self.driver(self.config.driver, &ready)?;
+        let mut driver = self.driver(self.config.driver, &ready)?;
+        if let Some(recorder) = self.config.record.clone() {
+            driver = Box::new(Recorded::new(driver, recorder, id));
+        }
         Ok(Core::new(id, driver, ready, self.config.memory_bytes, self.seed))
     }
 

@@ -9,7 +9,7 @@ use tuning::probe::{probe_disk, probe_uring};
 
 use super::{ConfigArgs, fail, print};
 use crate::banner::{Facts, Listener};
-use crate::broker::{self, Before, Ready, Start};
+use crate::broker::{self, Before, Process, Ready, Start};
 use crate::config::{Config, Driver, InForce, Setting};
 use crate::settings::Settings;
 
@@ -68,6 +68,8 @@ impl Command {
             listen: config.listeners.kafka.resolve()?,
             advertised_host: config.listeners.advertised(0).host,
             advertised_port: config.listeners.advertised.as_ref().map(|address| address.port),
+        };
+        let process = Process {
             pins: in_force.plan.shards.iter().map(|shard| shard.cpu).collect(),
             core_memory_bytes: usize::try_from(in_force.core_memory_bytes).unwrap_or(usize::MAX),
             driver: match config.runtime.driver {
@@ -82,7 +84,7 @@ impl Command {
             },
         };
         let kernel = machine.kernel.release;
-        broker::run(start, move |ready| tell(&config, &in_force, &kernel, ready))
+        broker::run(start, process, move |ready| tell(&config, &in_force, &kernel, ready))
     }
 }
 

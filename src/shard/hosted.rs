@@ -1,7 +1,7 @@
 //! The partitions that a core owns: opened when the metadata says so, closed and removed when it says so.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use coord::metadata::{Change, Topic};
@@ -27,7 +27,7 @@ pub struct Hosted {
     /// The log that panicked, while it waits for a new epoch to be opened in.
     retired: RefCell<Option<Log>>,
     recoveries: Cell<u32>,
-    watches: RefCell<HashMap<u64, Rc<Event>, ahash::RandomState>>,
+    watches: RefCell<BTreeMap<u64, Rc<Event>>>,
     watch_next: Cell<u64>,
 }
 

@@ -56,7 +56,7 @@ async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
             Err(failed) => produced.push(failed),
         }
     }
-    if !ask.wait {
+    if !ask.wait || shard.settings.faults.ack_before_durable {
         return produced;
     }
     let commits = waiting.into_iter().map(|(place, log, last)| async move {
@@ -158,15 +158,17 @@ async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, min_one: b
         return Fetched::failed(part.place, ErrorCode::OffsetOutOfRange);
     }
     let from = Offset(part.fetch_offset);
-    if from >= high_watermark {
+    let readable_end =
+        if shard.settings.faults.read_uncommitted { log.log_end_offset() } else { high_watermark };
+    if from >= readable_end {
         return fetched;
     }
-    fetched.available = log.bytes_available(from, high_watermark, part.partition_max_bytes).max(1);
+    fetched.available = log.bytes_available(from, readable_end, part.partition_max_bytes).max(1);
     let bytes_max = part.partition_max_bytes.min(left);
     if bytes_max == 0 && !min_one {
         return fetched;
     }
-    match log.read(from, bytes_max, min_one, high_watermark).await {
+    match log.read(from, bytes_max, min_one, readable_end).await {
         Ok(read) => {
             fetched.bytes = read.bytes;
             if min_one && read.bytes == 0 {
@@ -192,6 +194,10 @@ async fn leader_log(
 ) -> Result<Log, ErrorCode> {
     let hosted = shard.hosted(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
     let log = hosted.log().await?;
+    if log.is_poisoned() {
+        // It serves nothing, and a long poll that waited for it to move would never end.
+        return Err(ErrorCode::KafkaStorageError);
+    }
     let epoch = log.leader_epoch().0;
     if epoch_of_client >= 0 && epoch_of_client < epoch {
         return Err(ErrorCode::FencedLeaderEpoch);

@@ -6,7 +6,7 @@
 //! end of the active segment is read.
 
 use super::read::ReadOut;
-use super::scan::{check_chunks, read_into};
+use super::scan::check_chunks;
 use super::{Shared, append};
 use crate::batch::{self, Batch, CRC_COVERS_FROM, HEADER_BYTES};
 use crate::chunks::{CHUNK_BYTES, Found, Key};
@@ -304,7 +304,7 @@ async fn load(shared: &Shared, source: &Source, number: u64, buf: Option<BufMut>
         Some(buf) => buf,
         None => append::take(shared, padded, Reservation::Fetch).await,
     };
-    let chunk = read_into(&shared.core, &source.file, start, buf, padded).await?;
+    let chunk = source.file.read_into(buf, start, padded, Reservation::Fetch).await?;
     let bytes = usize::try_from(bytes).expect("a chunk fits in memory");
     if chunk.len() < bytes {
         return Err(io::Error::new(

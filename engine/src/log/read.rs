@@ -90,7 +90,6 @@ fn scan_of(shared: &Shared, segment: &crate::segment::Segment, pos: u64) -> Scan
         Index::Active(_) => None,
     };
     Scan {
-        core: shared.core.clone(),
         file: segment.file.clone(),
         pos,
         end: if crcs.is_some() { segment.position } else { segment.durable },

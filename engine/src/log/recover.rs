@@ -5,7 +5,7 @@
 //! and nothing is written (A2, A4). Everything here can be interrupted and done again.
 
 use super::config::{Durability, Faults, OpenLog};
-use super::scan::{Scan, Step, Window, read_exactly};
+use super::scan::{Scan, Step, Window};
 use super::tear::{self, Behind, Stop};
 use super::{Shared, State};
 use crate::batch::Batch;
@@ -332,7 +332,7 @@ impl Recovery<'_> {
         if bytes == 0 {
             return Ok(false);
         }
-        let content = names::read_all(self.core, &file, bytes).await.map_err(failed)?;
+        let content = names::read_all(&file, bytes).await.map_err(failed)?;
         let Ok(index) = SealedIndex::decode(&content) else { return Ok(false) };
         if length < index.segment_bytes() {
             return Err(OpenError::Damaged {
@@ -372,7 +372,6 @@ impl Recovery<'_> {
             segment.crcs = ChunkCrcs::resume(saved.position);
         }
         let mut scan = Scan {
-            core: self.core.clone(),
             file: segment.file.clone(),
             pos: segment.position,
             end: length,
@@ -436,7 +435,7 @@ impl Recovery<'_> {
         let path = self.how.dir.join(names::segment(base));
         let file = self.open_file(&path).await?;
         let failed = |error| OpenError::Io { path: path.clone(), error };
-        let bytes = read_exactly(self.core, &file, 0, BLOCK_BYTES as usize, Reservation::CatchUp).await;
+        let bytes = file.read_exactly(0, BLOCK_BYTES as usize, Reservation::CatchUp).await;
         Ok(bytes.map_err(failed)?.iter().all(|&byte| byte == 0))
     }
 
@@ -526,7 +525,7 @@ impl Recovery<'_> {
                 Some(_) | None => break,
             }
             let want = (block_ceil(length) - at).min(BEHIND_WINDOW_BYTES) as usize;
-            let window = read_exactly(self.core, &segment.file, at, want, Reservation::CatchUp).await?;
+            let window = segment.file.read_exactly(at, want, Reservation::CatchUp).await?;
             if window.is_empty() {
                 break;
             }

@@ -6,12 +6,11 @@ use crate::batch;
 use crate::index::SealedIndex;
 use crate::segment::CRC_CHUNK_BYTES;
 use crate::space::{BLOCK_BYTES, block_ceil};
-use rt::{BufMut, Core, File, Reservation, Slice};
+use rt::{File, Reservation, Slice};
 use std::io;
 use std::rc::Rc;
 
 pub(crate) struct Scan {
-    pub core: Core,
     pub file: File,
     /// Where the next batch begins.
     pub pos: u64,
@@ -106,7 +105,7 @@ impl Scan {
             .min(block_ceil(self.end))
             .max(block_ceil(self.pos + needed as u64));
         let bytes = usize::try_from(whole - start).map_err(|_| io::ErrorKind::InvalidData)?;
-        let window = read_exactly(&self.core, &self.file, start, bytes, self.reservation).await?;
+        let window = self.file.read_exactly(start, bytes, self.reservation).await?;
         if let Some(index) = &self.crcs {
             let content =
                 &window[..window.len().min(usize::try_from(self.end - start).unwrap_or(usize::MAX))];
@@ -131,51 +130,4 @@ pub(super) fn check_chunks(index: &SealedIndex, start: u64, bytes: &[u8]) -> io:
         }
     }
     Ok(())
-}
-
-/// Reads `bytes` at `start`, both block aligned; fewer only where the file ends.
-pub(crate) async fn read_exactly(
-    core: &Core,
-    file: &File,
-    start: u64,
-    bytes: usize,
-    reservation: Reservation,
-) -> io::Result<Slice> {
-    if bytes > core.buffers().largest(reservation) {
-        return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("a read of {bytes} bytes")));
-    }
-    let buf = core.buffers().take(bytes, reservation).await;
-    read_into(core, file, start, buf, bytes).await
-}
-
-/// The same into memory that the caller took. A read that the kernel cut short goes on; what it brought is copied then.
-pub(super) async fn read_into(
-    core: &Core,
-    file: &File,
-    start: u64,
-    buf: BufMut,
-    bytes: usize,
-) -> io::Result<Slice> {
-    let (read, buf) = file.read_at(buf, start).await;
-    let read = read?.min(bytes);
-    if read == bytes || !(start + read as u64).is_multiple_of(BLOCK_BYTES) {
-        // A file that does not end on a block ends here.
-        return Ok(buf.freeze(0..read));
-    }
-    let mut whole = buf[..read].to_vec();
-    drop(buf);
-    while whole.len() < bytes {
-        let at = start + whole.len() as u64;
-        if !at.is_multiple_of(BLOCK_BYTES) {
-            break;
-        }
-        let rest = core.buffers().take(bytes - whole.len(), Reservation::Fetch).await;
-        let (read, rest) = file.read_at(rest, at).await;
-        match read? {
-            0 => break,
-            read => whole.extend_from_slice(&rest[..read.min(rest.len())]),
-        }
-    }
-    whole.truncate(bytes);
-    Ok(Slice::from(whole))
 }

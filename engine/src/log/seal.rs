@@ -1,7 +1,6 @@
 //! Ends: of a segment (length, index file, CRCs), of the volatile part of a log (device flushes in write mode), and of
 //! a log's life (what the checkpoint may say, closing).
 
-use super::scan::read_exactly;
 use super::{Durability, PanicPoisons, Poisoned, Shared, ahead, append, spawn_at_work, wait_for};
 use crate::checkpoint::Saved;
 use crate::ids::Offset;
@@ -57,7 +56,7 @@ async fn seal(shared: &Shared, base: Offset) -> io::Result<()> {
     ahead::cleared(shared, base, u64::MAX).await;
     file.truncate(length).await?;
     file.sync_all().await?;
-    let crcs = complete(shared, &file, length, &crcs).await?;
+    let crcs = complete(&file, length, &crcs).await?;
     let encoded = {
         let mut state = shared.state.borrow_mut();
         let end = state.segments.iter().find(|segment| segment.base > base).map(|segment| segment.base);
@@ -86,14 +85,14 @@ async fn seal(shared: &Shared, base: Offset) -> io::Result<()> {
 }
 
 /// All CRCs of a segment; those of bytes that an earlier incarnation wrote are read from the file.
-async fn complete(shared: &Shared, file: &File, length: u64, crcs: &ChunkCrcs) -> io::Result<Vec<u32>> {
+async fn complete(file: &File, length: u64, crcs: &ChunkCrcs) -> io::Result<Vec<u32>> {
     let known = crcs.known_from().min(length);
     let mut before = Vec::new();
     let mut at = 0;
     while at < known {
         let bytes = usize::try_from(known - at).unwrap_or(usize::MAX).min(CRC_READ_BYTES);
         let padded = bytes.next_multiple_of(4096);
-        let window = read_exactly(&shared.core, file, at, padded, Reservation::CatchUp).await?;
+        let window = file.read_exactly(at, padded, Reservation::CatchUp).await?;
         let window = window.get(..bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
         before.extend(window.chunks(CRC_CHUNK_BYTES as usize).map(crc32c::crc32c));
         at += bytes as u64;

@@ -3,13 +3,13 @@
 use crate::api::ApiKey;
 use crate::header::ResponseHeader;
 use crate::wire::{self, Reader};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Requests in flight on one connection; `W` is whatever waits for the answer.
 #[derive(Debug)]
 pub struct Calls<W> {
     next: i32,
-    open: HashMap<i32, (ApiKey, i16, W)>,
+    open: BTreeMap<i32, (ApiKey, i16, W)>,
 }
 
 /// An answer nobody asked for: the connection cannot be trusted any more.
@@ -18,7 +18,7 @@ pub struct Strayed(pub wire::Error);
 
 impl<W> Default for Calls<W> {
     fn default() -> Calls<W> {
-        Calls { next: 0, open: HashMap::new() }
+        Calls { next: 0, open: BTreeMap::new() }
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_id_in_flight_is_not_given_again() {
-        let mut calls = Calls { next: i32::MAX, open: HashMap::new() };
+        let mut calls = Calls { next: i32::MAX, open: BTreeMap::new() };
         assert_eq!(calls.begin(ApiKey::Fetch, 4, ()), i32::MAX);
         assert_eq!(calls.begin(ApiKey::Fetch, 4, ()), i32::MIN);
         calls.next = i32::MAX;

@@ -8,9 +8,11 @@ mod disk;
 mod inode;
 mod names;
 mod net;
+mod replay;
 mod world;
 
 pub use disk::{CrashPlan, Fault, Keep, OpKind, SimDisk, Snapshot};
+pub use replay::replay;
 
 use crate::core::{Core, CoreId};
 use crate::driver::{Driver, Wait};
@@ -43,6 +45,10 @@ pub struct SimConfig {
     /// Some disk operations take this much longer.
     pub slow_disk_per_million: u32,
     pub slow_disk_nanos: u64,
+    /// Chance that a disk operation fails with EIO; of a write, any number of its sectors are there then.
+    pub disk_error_per_million: u32,
+    /// Chance that a read or a write of a file comes short, by whole sectors.
+    pub short_disk_io_per_million: u32,
     /// Receives and sends come short at random.
     pub short_socket_io: bool,
     /// Chance of a reset at each receive and send.
@@ -59,6 +65,8 @@ impl Default for SimConfig {
             net_latency_nanos_max: 50_000,
             slow_disk_per_million: 0,
             slow_disk_nanos: 50_000_000,
+            disk_error_per_million: 0,
+            short_disk_io_per_million: 0,
             short_socket_io: true,
             reset_per_million: 0,
         }

@@ -33,6 +33,8 @@ pub enum Fault {
     Error(i32),
     /// The first so many bytes are written, then the operation says so.
     ShortWrite(usize),
+    /// No more than so many bytes are read.
+    ShortRead(usize),
     /// The operation fails with EIO after its first so many bytes were written.
     TornWrite(usize),
     /// The device says done, and nothing was written.
@@ -312,8 +314,7 @@ impl SimDisk {
         self.0.borrow_mut().in_flight.insert(number, InFlight { inode, pos, bytes });
     }
 
-    pub(super) fn end_write(&self, number: u64, sync: Sync) -> io::Result<usize> {
-        let fault = self.fault(OpKind::Write);
+    pub(super) fn end_write(&self, number: u64, sync: Sync, fault: Option<Fault>) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
         let mut write = state.in_flight.remove(&number).expect("begun before");
         match fault {
@@ -321,6 +322,7 @@ impl SimDisk {
             Some(Fault::LostWrite) => return Ok(write.bytes.len()),
             Some(Fault::ShortWrite(bytes) | Fault::TornWrite(bytes)) => write.bytes.truncate(bytes),
             Some(Fault::MisdirectedWrite(by)) => write.pos += by,
+            Some(Fault::ShortRead(_)) => panic!("this fault is for reads"),
             None => (),
         }
         let range = write.pos..write.pos + write.bytes.len() as u64;

@@ -204,17 +204,20 @@ impl World {
 
     fn finish(&mut self, flight: &mut InFlight) -> io::Result<Value> {
         let number = flight.number;
-        if let Some(kind) = kind_of(&flight.op)
-            && kind != OpKind::Write
-            && let Some(fault) = self.disk.fault(kind)
-        {
-            return Err(match fault {
-                Fault::Error(code) => errno(code),
+        let fault = kind_of(&flight.op).and_then(|kind| self.fault(kind, &flight.op));
+        let mut read_bytes_max = usize::MAX;
+        match fault {
+            Some(_) if matches!(flight.op, Op::Write { .. }) => {}
+            Some(Fault::ShortRead(bytes)) if matches!(flight.op, Op::Read { .. }) => read_bytes_max = bytes,
+            Some(Fault::Error(code)) => return Err(errno(code)),
+            Some(
                 Fault::ShortWrite(_)
+                | Fault::ShortRead(_)
                 | Fault::TornWrite(_)
                 | Fault::LostWrite
-                | Fault::MisdirectedWrite(_) => panic!("this fault is for writes"),
-            });
+                | Fault::MisdirectedWrite(_),
+            ) => panic!("this fault is for another kind of operation"),
+            None => {}
         }
         let disk = self.disk.clone();
         match &mut flight.op {
@@ -238,7 +241,8 @@ impl World {
                 let file = self.file(file)?;
                 check(file.reads, libc::EBADF)?;
                 check(!file.direct || aligned(*pos, buf), libc::EINVAL)?;
-                Ok(Value::Count(disk.read(file.inode, *pos, buf)))
+                let most = buf.len().min(read_bytes_max);
+                Ok(Value::Count(disk.read(file.inode, *pos, &mut buf[..most])))
             }
             Op::Write { file, data, pos, sync } => {
                 let file = self.file(file)?;
@@ -248,7 +252,7 @@ impl World {
                     check(!file.direct || aligned(at, slice), libc::EINVAL)?;
                     at += slice.len() as u64;
                 }
-                disk.end_write(number, *sync).map(Value::Count)
+                disk.end_write(number, *sync, fault).map(Value::Count)
             }
             Op::Fsync { file, .. } => {
                 disk.sync(self.file(file)?.inode);
@@ -288,6 +292,40 @@ impl World {
             }
             Op::Accept { .. } | Op::Recv { .. } | Op::Send { .. } => unreachable!("tried by try_op"),
         }
+    }
+
+    /// What goes wrong with this operation: a fault that was asked for, or one that the seed draws.
+    fn fault(&mut self, kind: OpKind, op: &Op) -> Option<Fault> {
+        if let Some(asked) = self.disk.fault(kind) {
+            return Some(asked);
+        }
+        let bytes = match op {
+            Op::Read { buf, .. } => buf.len() as u64,
+            Op::Write { data, .. } => data.iter().map(|slice| slice.len() as u64).sum(),
+            _other => 0,
+        };
+        if self.happens(self.config.disk_error_per_million) {
+            return Some(match kind {
+                OpKind::Write if self.draw() & 1 == 0 => Fault::TornWrite(self.some_sectors(bytes)),
+                _other => Fault::Error(libc::EIO),
+            });
+        }
+        let comes_short = bytes > SECTOR && self.happens(self.config.short_disk_io_per_million);
+        match kind {
+            OpKind::Read if comes_short => Some(Fault::ShortRead(self.some_sectors(bytes))),
+            OpKind::Write if comes_short => Some(Fault::ShortWrite(self.some_sectors(bytes))),
+            _other => None,
+        }
+    }
+
+    /// At least one, and fewer than there are where there are more.
+    fn some_sectors(&mut self, bytes: u64) -> usize {
+        let sectors = 1 + self.draw() % (bytes / SECTOR).saturating_sub(1).max(1);
+        usize::try_from((sectors * SECTOR).min(bytes)).expect("not more than the count")
+    }
+
+    fn happens(&mut self, per_million: u32) -> bool {
+        per_million > 0 && self.draw() % 1_000_000 < u64::from(per_million)
     }
 
     fn open_file(&mut self, file: OpenFile) -> Value {
@@ -359,8 +397,7 @@ impl World {
     }
 
     fn breaks(&mut self, token: TokenId) -> bool {
-        let chance = u64::from(self.config.reset_per_million);
-        if chance == 0 || self.draw() % 1_000_000 >= chance {
+        if !self.happens(self.config.reset_per_million) {
             return false;
         }
         self.net.reset(token);
@@ -377,9 +414,8 @@ impl World {
             | Op::Listen { .. } => self.config.net_latency_nanos_max,
             _disk => self.config.disk_latency_nanos_max,
         };
-        let slow = u64::from(self.config.slow_disk_per_million);
         let base = 1_000 + self.draw() % most.max(1);
-        if slow > 0 && kind_of(op).is_some() && self.draw() % 1_000_000 < slow {
+        if kind_of(op).is_some() && self.happens(self.config.slow_disk_per_million) {
             return base + self.config.slow_disk_nanos;
         }
         base
