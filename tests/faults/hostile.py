@@ -541,7 +541,7 @@ def main():
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--bootstrap", metavar="HOST:PORT")
     where.add_argument("--start", type=Path, metavar="PROGRAM")
-    parser.add_argument("--connections", type=int, default=2000)
+    parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--random-frames", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="TEXT")
