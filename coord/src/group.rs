@@ -24,6 +24,7 @@ pub mod call;
 mod classic;
 mod consumer;
 mod interner;
+mod migrate;
 pub mod offsets;
 mod pending;
 pub mod per_topic;
@@ -369,9 +370,11 @@ impl Shard {
                     group.fire(&mut self.core, at, key);
                 }
             }
-            Key::Session(group, _) | Key::Revocation(group, _) => {
-                if let Some(Group::Consumer(group)) = self.groups.get_mut(group) {
-                    group.fire(&mut self.core, at, key);
+            Key::Session(group, member) | Key::Revocation(group, member) | Key::Rejoin(group, member) => {
+                if let Some(Group::Consumer(found)) = self.groups.get_mut(group)
+                    && found.is_due(&mut self.core, at, key)
+                {
+                    self.remove_consumer_member(group, member);
                 }
             }
             Key::Expiry => {

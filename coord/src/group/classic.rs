@@ -35,7 +35,7 @@ use super::timers::{Deadline, Key};
 use super::{Bytes, Core, Text};
 use crate::error_code::ErrorCode;
 
-pub(super) use join::Takeover;
+pub(super) use join::{Takeover, member_id};
 pub(super) use member::{Member, Parked};
 pub(super) use sync::Plan;
 
@@ -124,6 +124,27 @@ impl ClassicGroup {
         self.protocol_type.as_deref() == Some(CONSUMER)
     }
 
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    pub fn protocol(&self) -> Option<&Text> {
+        self.protocol.as_ref()
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = (&Text, &Member)> {
+        self.members.iter()
+    }
+
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// All rejoin, since another has left with what they shall share.
+    pub fn rebalance(&mut self, core: &mut Core) {
+        self.prepare_rebalance(core);
+    }
+
     /// Whether nothing but offsets keeps it.
     pub fn may_go(&self) -> bool {
         self.is_empty() && self.pending.is_empty()
@@ -159,15 +180,36 @@ impl ClassicGroup {
         }
     }
 
+    pub fn knows(&self, member: &str, instance: Option<&str>) -> bool {
+        self.members.contains_key(member)
+            || instance.is_some_and(|instance| self.instances.contains_key(instance))
+    }
+
     /// Starts the sessions after loading; a group that is too big begins a rebalance, which drops the last to rejoin.
     pub fn loaded(&mut self, core: &mut Core) {
         let ids: Vec<Text> = self.members.keys().cloned().collect();
         for id in &ids {
             self.renew(core, id);
         }
-        if self.members.len() > core.settings.group_max_size {
+        if self.state == State::Stable && self.members.len() > core.settings.group_max_size {
             self.prepare_rebalance(core);
         }
+    }
+
+    /// Back in its place after another group had it: whatever of its timers came up meanwhile was lost.
+    pub fn restored(&mut self, core: &mut Core) {
+        self.members.values_mut().for_each(|member| member.deadline = Deadline::default());
+        (self.join, self.sync) = (Deadline::default(), Deadline::default());
+        let ids: Vec<Text> = std::mem::take(&mut self.pending).into_keys().collect();
+        for id in ids {
+            let mut deadline = Deadline::default();
+            let key = || Key::Pending(self.id.clone(), id.clone());
+            let session_ms = u64::try_from(core.settings.group_max_session_timeout_ms).unwrap_or(0);
+            deadline.set(core.now.ms.saturating_add(session_ms), &mut core.timers, key);
+            self.pending.insert(id, deadline);
+        }
+        self.restart_phase(core);
+        self.loaded(core);
     }
 
     /// Answers every parked call: the group is no longer here.
@@ -228,7 +270,7 @@ impl ClassicGroup {
                     self.sync_phase_over(core);
                 }
             }
-            Key::Session(..) | Key::Revocation(..) | Key::Expiry => {}
+            Key::Session(..) | Key::Revocation(..) | Key::Rejoin(..) | Key::Expiry => {}
         }
     }
 
@@ -364,10 +406,6 @@ pub(super) fn subscription(metadata: &[u8]) -> Option<ConsumerProtocolSubscripti
 
 #[cfg(test)]
 impl ClassicGroup {
-    pub fn generation_for_tests(&self) -> i32 {
-        self.generation
-    }
-
     pub fn leader_for_tests(&self) -> String {
         self.leader.as_deref().unwrap_or_default().to_owned()
     }

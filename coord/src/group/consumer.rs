@@ -15,6 +15,7 @@
 //! Invariants: a partition is assigned to, or being revoked from, at most one member; no member's epoch is above the
 //! target's, nor the target's above the group's.
 
+mod classic_members;
 mod describe;
 mod heartbeat;
 mod leave;
@@ -69,6 +70,8 @@ pub(super) struct Member {
     revocation: Deadline,
     /// The member's epoch when it was told to give up partitions.
     revocation_epoch: i32,
+    /// When a classic member must have joined, or synced.
+    rejoin: Deadline,
 }
 
 pub(super) struct ConsumerGroup {
@@ -108,6 +111,30 @@ impl ConsumerGroup {
 
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// Whether all members speak the classic protocol.
+    pub fn is_classic(&self) -> bool {
+        !self.members.is_empty() && self.members.values().all(|member| member.value.classic.is_some())
+    }
+
+    /// Whether all but this one do, and there are others.
+    pub fn is_classic_without(&self, id: &Text) -> bool {
+        let mut others = self.members.iter().filter(|(other, _)| *other != id).peekable();
+        others.peek().is_some() && others.all(|(_, member)| member.value.classic.is_some())
+    }
+
+    /// Each member with its target.
+    pub fn members(&self) -> impl Iterator<Item = (&Text, &Rc<MemberValue>, Rc<Partitions>)> {
+        self.members.iter().map(|(id, member)| (id, &member.value, self.target(id)))
     }
 
     pub fn state(&self) -> State {
@@ -267,6 +294,14 @@ impl ConsumerGroup {
         }
     }
 
+    /// Back in its place after another group had it: whatever of its timers came up meanwhile was lost.
+    pub fn restored(&mut self, core: &mut Core) {
+        for member in self.members.values_mut() {
+            *member = Member { current: member.current.clone(), ..Member::new(member.value.clone()) };
+        }
+        self.loaded(core);
+    }
+
     /// After loading, or when a removal is taken back.
     pub fn start_timers(&mut self, core: &mut Core, id: &Text) {
         self.renew(core, id);
@@ -300,23 +335,24 @@ impl ConsumerGroup {
         member.revocation.set(at, &mut core.timers, || Key::Revocation(self.id.clone(), id.clone()));
     }
 
-    /// A timer of this group's came up.
-    pub fn fire(&mut self, core: &mut Core, at: u64, key: &Key) {
+    /// Whether the timer that came up means that its member is to go.
+    pub fn is_due(&mut self, core: &mut Core, at: u64, key: &Key) -> bool {
         let now = core.now.ms;
-        let due = match key {
+        match key {
             Key::Session(_, id) => {
-                let Some(member) = self.members.get_mut(id) else { return };
-                member.session.fires(at, now, &mut core.timers, || key.clone()).then_some(id)
+                let Some(member) = self.members.get_mut(id) else { return false };
+                member.session.fires(at, now, &mut core.timers, || key.clone())
             }
             Key::Revocation(_, id) => {
-                let Some(member) = self.members.get_mut(id) else { return };
-                let due = member.revocation.fires(at, now, &mut core.timers, || key.clone());
-                (due && member.current.epoch == member.revocation_epoch).then_some(id)
+                let Some(member) = self.members.get_mut(id) else { return false };
+                member.revocation.fires(at, now, &mut core.timers, || key.clone())
+                    && member.current.epoch == member.revocation_epoch
             }
-            Key::Member(..) | Key::Pending(..) | Key::Join(_) | Key::Sync(_) | Key::Expiry => None,
-        };
-        if let Some(id) = due {
-            self.remove_member(core, id);
+            Key::Rejoin(_, id) => {
+                let Some(member) = self.members.get_mut(id) else { return false };
+                member.rejoin.fires(at, now, &mut core.timers, || key.clone())
+            }
+            Key::Member(..) | Key::Pending(..) | Key::Join(_) | Key::Sync(_) | Key::Expiry => false,
         }
     }
 }
@@ -329,6 +365,7 @@ impl Member {
             session: Deadline::default(),
             revocation: Deadline::default(),
             revocation_epoch: 0,
+            rejoin: Deadline::default(),
         }
     }
 }

@@ -157,8 +157,8 @@ impl Shard {
                 match was {
                     Some(mut group) => {
                         match &mut group {
-                            Group::Classic(group) => group.loaded(&mut self.core),
-                            Group::Consumer(group) => group.loaded(&mut self.core),
+                            Group::Classic(group) => group.restored(&mut self.core),
+                            Group::Consumer(group) => group.restored(&mut self.core),
                         }
                         self.groups.insert(id, group);
                     }

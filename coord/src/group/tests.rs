@@ -5,6 +5,7 @@ mod classic;
 mod consumer;
 mod consumer_random;
 mod limits;
+mod migrate;
 mod offsets;
 mod random;
 
@@ -396,7 +397,7 @@ pub fn subscribe(topics: &[&str]) -> Vec<u8> {
 }
 
 /// A JoinGroup request of group "g".
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Join {
     pub group: String,
     pub member: String,
@@ -554,7 +555,7 @@ pub fn stable(world: &mut World, count: usize) -> (Vec<String>, i32) {
         assert_eq!(described.group_state, "CompletingRebalance");
     }
     let Some(Group::Classic(group)) = world.shard.groups.get("g") else { panic!("there is a classic group") };
-    let (generation, leader) = (group.generation_for_tests(), group.leader_for_tests());
+    let (generation, leader) = (group.generation(), group.leader_for_tests());
     let at = members.iter().position(|member| *member == leader).expect("a member leads");
     members.swap(0, at);
     let plan: Vec<(String, Vec<u8>)> = members.iter().map(|m| (m.clone(), m.as_bytes().to_vec())).collect();

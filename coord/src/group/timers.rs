@@ -23,6 +23,8 @@ pub enum Key {
     Session(Text, Text),
     /// A consumer group member that has to give up partitions.
     Revocation(Text, Text),
+    /// A classic member of a consumer group that has to join, or to sync.
+    Rejoin(Text, Text),
     /// The search for expired offsets.
     Expiry,
 }

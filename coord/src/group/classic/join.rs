@@ -53,10 +53,7 @@ impl Shard {
         }
         match self.groups.get_mut(&*request.group_id) {
             Some(Group::Classic(group)) => group.join(&mut self.core, call, &request),
-            Some(Group::Consumer(_)) => {
-                let why = ErrorCode::InconsistentGroupProtocol;
-                self.core.answer(call.id, parked.join_refused("", why));
-            }
+            Some(Group::Consumer(_)) => self.join_consumer_group(call, &request),
             None if request.member_id.is_empty() => self.join_first(call, &request),
             None => {
                 let why = ErrorCode::UnknownMemberId;

@@ -24,9 +24,18 @@ impl Shard {
         }
         let rows = match self.groups.get_mut(&*request.group_id) {
             Some(Group::Classic(group)) => group.leave(&mut self.core, leaving),
-            Some(Group::Consumer(_)) | None => {
-                leaving.iter().map(|row| left(row, ErrorCode::UnknownMemberId)).collect()
+            Some(Group::Consumer(group)) => {
+                let mut leave = |row: &MemberIdentity<'_>| {
+                    let outcome = group.leave_classic(&mut self.core, row);
+                    left(row, outcome.err().unwrap_or(ErrorCode::None))
+                };
+                let rows: Vec<MemberResponse<'static>> = leaving.iter().map(&mut leave).collect();
+                if rows.iter().any(|row| row.error_code == ErrorCode::None as i16) {
+                    group.follow_metadata(&mut self.core, true);
+                }
+                rows
             }
+            None => leaving.iter().map(|row| left(row, ErrorCode::UnknownMemberId)).collect(),
         };
         let mut answer = LeaveGroupResponse { members: rows, ..LeaveGroupResponse::default() };
         if is_single {

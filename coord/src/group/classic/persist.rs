@@ -1,10 +1,11 @@
 //! A classic group as a record, and out of one.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use net::messages::group_records::{GroupMetadataValue, MemberMetadata};
 
-use super::super::records::{Record, classic_value};
+use super::super::records::{MemberValue, Record, classic_value};
 use super::super::timers::Deadline;
 use super::super::{Bytes, Core, Text};
 use super::{ClassicGroup, Member, State};
@@ -17,7 +18,7 @@ impl ClassicGroup {
     }
 
     /// Records the group with the assignments that are in force.
-    pub(super) fn persist(&self, core: &mut Core) {
+    pub fn persist(&self, core: &mut Core) {
         let assigned = |(id, member): (&Text, &Member)| (id.clone(), member.assignment.clone());
         self.record(core, &self.members.iter().map(assigned).collect());
     }
@@ -44,6 +45,37 @@ impl ClassicGroup {
             members: self.members.iter().map(member).collect(),
         };
         classic_value(&value).expect("its names came as strings of the wire")
+    }
+
+    /// Takes over the members of a consumer group, with their assignments, and is Stable.
+    pub fn adopt(&mut self, generation: i32, members: Vec<(Text, Rc<MemberValue>, Bytes)>) {
+        for (id, value, assignment) in members {
+            let Some(classic) = &value.classic else { continue };
+            let member = Member {
+                instance: value.instance.clone(),
+                client_id: value.client_id.clone(),
+                client_host: value.client_host.clone(),
+                session_timeout_ms: classic.session_timeout_ms,
+                rebalance_timeout_ms: value.rebalance_timeout_ms,
+                protocols: classic.protocols.clone(),
+                assignment,
+                is_new: false,
+                must_sync: false,
+                parked_join: None,
+                parked_sync: None,
+                deadline: Deadline::default(),
+            };
+            if let Some(instance) = &member.instance {
+                self.instances.insert(instance.clone(), id.clone());
+            }
+            super::count_protocols(&mut self.protocols, &member, true);
+            self.members.insert(id, member);
+        }
+        self.generation = generation;
+        self.protocol_type = Some(super::CONSUMER.into());
+        self.protocol = self.selected_protocol();
+        self.leader = self.members.keys().next().cloned();
+        self.state = State::Stable;
     }
 
     /// The group as a record tells it: without members it is Empty, else Stable; sessions start when loading ends.

@@ -38,6 +38,21 @@ impl ClassicGroup {
         }
     }
 
+    /// Sets the timer of the phase that the group is in.
+    pub(super) fn restart_phase(&mut self, core: &mut Core) {
+        let timeout_ms = self.rebalance_timeout_ms();
+        match self.state {
+            State::Preparing => self.end_join_phase_in(core, timeout_ms),
+            State::Completing => self.end_sync_phase_in(core, timeout_ms),
+            State::Stable | State::Empty => {}
+        }
+    }
+
+    fn end_sync_phase_in(&mut self, core: &mut Core, ms: u64) {
+        let key = || Key::Sync(self.id.clone());
+        self.sync.set(core.now.ms.saturating_add(ms), &mut core.timers, key);
+    }
+
     /// Whether there is nobody to wait for.
     fn are_all_in(&self) -> bool {
         self.waiting == self.members.len() && self.pending.is_empty()
@@ -104,8 +119,7 @@ impl ClassicGroup {
         self.protocol = self.selected_protocol();
         self.become_(core, State::Completing);
         self.tell_generation(core);
-        let at = core.now.ms.saturating_add(self.rebalance_timeout_ms());
-        self.sync.set(at, &mut core.timers, || Key::Sync(self.id.clone()));
+        self.end_sync_phase_in(core, self.rebalance_timeout_ms());
     }
 
     fn tell_generation(&mut self, core: &mut Core) {

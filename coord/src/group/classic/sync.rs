@@ -30,9 +30,11 @@ impl Shard {
         } else {
             match self.groups.get_mut(&*request.group_id) {
                 Some(Group::Classic(group)) => group.sync(&mut self.core, call, &request),
-                Some(Group::Consumer(_)) | None => {
-                    self.core.answer(call.id, Answer::Sync(refused(ErrorCode::UnknownMemberId)));
+                Some(Group::Consumer(group)) => {
+                    let answer = group.sync_classic(&mut self.core, &request).unwrap_or_else(refused);
+                    self.core.answer(call.id, Answer::Sync(answer));
                 }
+                None => self.core.answer(call.id, Answer::Sync(refused(ErrorCode::UnknownMemberId))),
             }
         }
     }
@@ -41,7 +43,8 @@ impl Shard {
         let outcome = match self.groups.get_mut(&*request.group_id) {
             _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),
             Some(Group::Classic(group)) => group.heartbeat(&mut self.core, request),
-            Some(Group::Consumer(_)) | None => Err(ErrorCode::UnknownMemberId),
+            Some(Group::Consumer(group)) => group.heartbeat_classic(&mut self.core, request),
+            None => Err(ErrorCode::UnknownMemberId),
         };
         let error_code = outcome.err().unwrap_or(ErrorCode::None) as i16;
         let answer = HeartbeatResponse { error_code, ..HeartbeatResponse::default() };

@@ -14,7 +14,7 @@ use super::super::records::{CurrentValue, MemberState, MemberValue, Record};
 use super::super::{Core, Group, Shard, Text};
 use super::lookup::{self, Found};
 use super::reconcile::{self, Goal};
-use super::{ConsumerGroup, LEAVE_EPOCH, LEAVE_STATIC_EPOCH};
+use super::{ConsumerGroup, LEAVE_STATIC_EPOCH};
 use crate::error_code::{ErrorCode, Refusal};
 
 type Outcome = Result<ConsumerGroupHeartbeatResponse<'static>, Refusal>;
@@ -42,7 +42,7 @@ impl Shard {
     ) -> Outcome {
         lookup::check(call, request, &self.core.settings)?;
         if request.member_epoch == 0 {
-            self.make_consumer_group(&request.group_id)?;
+            self.make_consumer_group(request)?;
         }
         let not_found = || {
             let message = format!("Group {} is not a consumer group.", request.group_id);
@@ -51,27 +51,40 @@ impl Shard {
         let Some(Group::Consumer(group)) = self.groups.get_mut(&*request.group_id) else {
             return Err(not_found());
         };
-        if [LEAVE_EPOCH, LEAVE_STATIC_EPOCH].contains(&request.member_epoch) {
-            group.leave(&mut self.core, request)
-        } else {
-            group.heartbeat(&mut self.core, call, request)
+        if request.member_epoch >= 0 {
+            return group.heartbeat(&mut self.core, call, request);
         }
+        let (id, member) = (group.id.clone(), group.find_leaving(request)?);
+        if request.member_epoch == LEAVE_STATIC_EPOCH {
+            // It says that it will come back: it keeps its partitions as long as its session lasts.
+            group.park_member(&mut self.core, &member);
+        } else {
+            self.remove_consumer_member(&id, &member);
+        }
+        Ok(ConsumerGroupHeartbeatResponse {
+            member_id: Some(member.to_string().into()),
+            member_epoch: request.member_epoch,
+            ..ConsumerGroupHeartbeatResponse::default()
+        })
     }
 
-    /// A first member makes the group, also in place of a classic one that nobody is in.
-    fn make_consumer_group(&mut self, id: &str) -> Result<(), Refusal> {
-        let id = match self.groups.get_key_value(id) {
+    /// A first member makes the group, or makes it out of a classic one.
+    fn make_consumer_group(&mut self, request: &ConsumerGroupHeartbeatRequest<'_>) -> Result<(), Refusal> {
+        let id = match self.groups.get_key_value(&*request.group_id) {
             Some((_, Group::Consumer(_))) => return Ok(()),
             Some((id, Group::Classic(group))) if group.may_go() => {
                 let id = id.clone();
                 self.remove_group(&id);
                 id
             }
-            Some((_, Group::Classic(_))) => {
-                let message = format!("Group {id} is a classic group with members.");
-                return Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
+            Some((id, Group::Classic(group))) => {
+                // Asked first: nothing is changed for a member that is refused.
+                let is_known = group.knows(&request.member_id, request.instance_id.as_deref());
+                lookup::check_room(is_known, group.member_count(), &self.core.settings)?;
+                let id = id.clone();
+                return self.upgrade(&id);
             }
-            None => Text::from(id),
+            None => Text::from(&*request.group_id),
         };
         self.groups.insert(id.clone(), Group::Consumer(Box::new(ConsumerGroup::new(id.clone()))));
         self.core.undo.push((self.core.records.len(), Undo::Group { id, was: None }));
@@ -86,7 +99,8 @@ impl ConsumerGroup {
         call: &Call<'_>,
         request: &ConsumerGroupHeartbeatRequest<'_>,
     ) -> Outcome {
-        self.check_room(request, &core.settings)?;
+        let is_known = self.knows(&request.member_id, request.instance_id.as_deref());
+        lookup::check_room(is_known, self.members.len(), &core.settings)?;
         let owned = lookup::owned(request);
         let id = if request.member_id.is_empty() {
             chosen_id(call.random)
@@ -135,9 +149,7 @@ impl ConsumerGroup {
         request: &ConsumerGroupHeartbeatRequest<'_>,
     ) -> bool {
         let was = self.members.get(id).map(|member| member.value.clone());
-        let is_new = was.is_none();
-        let was = was.unwrap_or_else(|| Rc::new(MemberValue::unknown()));
-        let mut value = (*was).clone();
+        let mut value = was.map_or_else(MemberValue::unknown, |was| (*was).clone());
         value.client_id = shared(&value.client_id, call.client_id);
         value.client_host = shared(&value.client_host, call.client_host);
         value.classic = None;
@@ -161,6 +173,14 @@ impl ConsumerGroup {
             // The empty one takes the subscription back.
             value.regex = (!regex.is_empty()).then(|| Text::from(&**regex));
         }
+        self.set_value(core, id, value)
+    }
+
+    /// Records what a member says, if that is new.
+    pub(super) fn set_value(&mut self, core: &mut Core, id: &Text, value: MemberValue) -> bool {
+        let was = self.members.get(id).map(|member| member.value.clone());
+        let is_new = was.is_none();
+        let was = was.unwrap_or_else(|| Rc::new(MemberValue::unknown()));
         if !is_new && value == *was {
             return false;
         }
@@ -175,7 +195,7 @@ impl ConsumerGroup {
     }
 
     /// One step of the member towards its target.
-    fn reconcile(&mut self, core: &mut Core, id: &Text, owned: Option<&Partitions>) {
+    pub(super) fn reconcile(&mut self, core: &mut Core, id: &Text, owned: Option<&Partitions>) {
         let Some(member) = self.members.get(id) else { return };
         let (target, value) = (self.target(id), member.value.clone());
         let subscribed = self.subscribed_ids(&core.image, &value);
@@ -188,7 +208,7 @@ impl ConsumerGroup {
     }
 
     /// A static member goes on under another id, with what it had.
-    fn replace_member(&mut self, core: &mut Core, old: &Text, new: &Text) {
+    pub(super) fn replace_member(&mut self, core: &mut Core, old: &Text, new: &Text) {
         let Some(member) = self.members.get(old) else { return };
         let (value, target) = (member.value.clone(), self.targets.get(old).cloned());
         let current = CurrentValue {

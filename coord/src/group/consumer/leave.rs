@@ -1,38 +1,14 @@
 //! How members go: by themselves, by a session or a revocation that ran out; and how a group ends.
 
-use net::messages::consumer_group_heartbeat::{
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-};
-
 use std::rc::Rc;
 
 use super::super::per_topic::Owned;
 use super::super::records::{CurrentValue, MemberState, Record};
 use super::super::{Core, Text};
 use super::{ConsumerGroup, LEAVE_STATIC_EPOCH};
-use crate::error_code::Refusal;
 
 impl ConsumerGroup {
-    /// A static member that says it will come back keeps its partitions as long as its session lasts.
-    pub(super) fn leave(
-        &mut self,
-        core: &mut Core,
-        request: &ConsumerGroupHeartbeatRequest<'_>,
-    ) -> Result<ConsumerGroupHeartbeatResponse<'static>, Refusal> {
-        let id = self.find_leaving(request)?;
-        if request.member_epoch == LEAVE_STATIC_EPOCH {
-            self.park_member(core, &id);
-        } else {
-            self.remove_member(core, &id);
-        }
-        Ok(ConsumerGroupHeartbeatResponse {
-            member_id: Some(id.to_string().into()),
-            member_epoch: request.member_epoch,
-            ..ConsumerGroupHeartbeatResponse::default()
-        })
-    }
-
-    fn park_member(&mut self, core: &mut Core, id: &Text) {
+    pub(super) fn park_member(&mut self, core: &mut Core, id: &Text) {
         let Some(member) = self.members.get_mut(id) else { return };
         member.revocation.cancel();
         let current = CurrentValue {
@@ -47,14 +23,21 @@ impl ConsumerGroup {
     }
 
     /// Takes a member out; what it had goes to the others with the group's next epoch.
-    pub(super) fn remove_member(&mut self, core: &mut Core, id: &Text) {
+    pub fn remove_member(&mut self, core: &mut Core, id: &Text) {
+        if self.members.contains_key(id) {
+            self.forget_member(core, id);
+            self.follow_metadata(core, true);
+        }
+    }
+
+    /// As [`Self::remove_member`], but the group's epoch stays.
+    pub fn forget_member(&mut self, core: &mut Core, id: &Text) {
         let Some(member) = self.members.get(id) else { return };
         let regex = member.value.regex.clone();
         self.drop_member(core, id);
         if let Some(regex) = regex {
             self.forget_regex(core, &regex);
         }
-        self.follow_metadata(core, true);
     }
 
     /// The tombstones of a member, in the order in which they can be replayed.
@@ -63,6 +46,19 @@ impl ConsumerGroup {
         self.put(core, Record::Current { group: group.clone(), member: member.clone(), value: None });
         self.put(core, Record::Target { group: group.clone(), member: member.clone(), value: None });
         self.put(core, Record::Member { group, member, value: None });
+    }
+
+    /// The tombstones of all members.
+    pub fn member_tombstones(&self) -> Vec<Record> {
+        let tombstones = self.members.keys().flat_map(|member| {
+            let (group, member) = (self.id.clone(), member.clone());
+            [
+                Record::Current { group: group.clone(), member: member.clone(), value: None },
+                Record::Target { group: group.clone(), member: member.clone(), value: None },
+                Record::Member { group, member, value: None },
+            ]
+        });
+        tombstones.collect()
     }
 
     /// The tombstones of a group without members: its epoch comes last, it is what makes the group.

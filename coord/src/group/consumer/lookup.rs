@@ -90,21 +90,22 @@ pub fn owned(request: &ConsumerGroupHeartbeatRequest<'_>) -> Option<Partitions> 
     Some(each.collect())
 }
 
+/// Whether a group of that many members takes this one.
+pub fn check_room(is_known: bool, member_count: usize, settings: &Settings) -> Result<(), Refusal> {
+    if is_known || member_count < settings.consumer_max_size {
+        return Ok(());
+    }
+    let message = format!(
+        "The consumer group has reached its maximum capacity of {} members.",
+        settings.consumer_max_size
+    );
+    Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message))
+}
+
 impl ConsumerGroup {
-    /// Whether the group takes another member.
-    pub(super) fn check_room(
-        &self,
-        request: &ConsumerGroupHeartbeatRequest<'_>,
-        settings: &Settings,
-    ) -> Result<(), Refusal> {
-        let is_known = self.members.contains_key(&*request.member_id)
-            || request.instance_id.as_deref().is_some_and(|id| self.instances.contains_key(id));
-        if is_known || self.members.len() < settings.consumer_max_size {
-            return Ok(());
-        }
-        let message =
-            format!("The consumer group has reached its maximum capacity of {} members.", self.members.len());
-        Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message))
+    pub(super) fn knows(&self, member: &str, instance: Option<&str>) -> bool {
+        self.members.contains_key(member)
+            || instance.is_some_and(|instance| self.instances.contains_key(instance))
     }
 
     pub(super) fn find(

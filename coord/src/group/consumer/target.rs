@@ -14,7 +14,7 @@ use crate::metadata::{Image, Topic};
 
 impl ConsumerGroup {
     /// Raises the group's epoch, if the members ask for it or the topics that they read are not what they were.
-    pub(super) fn follow_metadata(&mut self, core: &mut Core, changed: bool) {
+    pub fn follow_metadata(&mut self, core: &mut Core, changed: bool) {
         if !changed && self.seen_image == core.image_version {
             return;
         }

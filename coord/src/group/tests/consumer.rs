@@ -329,6 +329,7 @@ fn who_may_commit_and_fetch() {
 #[test]
 fn an_empty_group_changes_its_type_with_its_first_member() {
     let mut w = world_of(&[("t", 1, 2)]);
+    w.shard.core.settings.consumer_migration_policy = MigrationPolicy::Disabled;
     w.commit(&Commit::default());
     w.beat(&Beat::join("a"));
     assert_eq!(w.offset("g", "t", 0), 7, "offsets stay");
