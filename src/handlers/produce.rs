@@ -40,6 +40,9 @@ fn last_of_each(body: &ProduceRequest<'_>) -> Vec<bool> {
         topic.partition_data.iter().map(move |partition| (key, partition.index))
     });
     let entries: Vec<_> = entries.collect();
+    if entries.len() == 1 {
+        return vec![true];
+    }
     let mut seen = HashSet::with_capacity_and_hasher(entries.len(), ahash::RandomState::new());
     let mut counts: Vec<bool> = entries.into_iter().rev().map(|entry| seen.insert(entry)).collect();
     counts.reverse();
