@@ -23,6 +23,7 @@ pub mod assignor;
 pub mod call;
 mod classic;
 mod consumer;
+pub mod fuzz;
 mod interner;
 mod migrate;
 pub mod offsets;

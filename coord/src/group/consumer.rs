@@ -402,6 +402,10 @@ impl CurrentValue {
 
 #[cfg(test)]
 impl ConsumerGroup {
+    pub fn has_member(&self, id: &str) -> bool {
+        self.members.contains_key(id)
+    }
+
     /// What the module doc promises.
     pub fn check_invariants(&self) {
         assert!(self.target_epoch <= self.epoch);

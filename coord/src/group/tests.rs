@@ -4,6 +4,7 @@
 mod classic;
 mod consumer;
 mod consumer_random;
+mod hostile;
 mod limits;
 mod migrate;
 mod offsets;

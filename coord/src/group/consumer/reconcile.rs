@@ -40,7 +40,9 @@ pub fn step(
             CurrentValue { assigned: kept, revoking, ..current.clone() }
         }
         // What was given up brings the member an epoch on, so that its next assignment is told from the last one.
-        MemberState::Unrevoked => advance(current, (current.epoch + 1).min(goal.epoch), goal, owned, is_free),
+        MemberState::Unrevoked => {
+            advance(current, current.epoch.saturating_add(1).min(goal.epoch), goal, owned, is_free)
+        }
         MemberState::Stable if current.epoch == goal.epoch => {
             let is_subscribed = |topic: TopicId| goal.subscribed.contains(&topic);
             if current.assigned.iter().all(|(topic, _)| is_subscribed(topic)) {

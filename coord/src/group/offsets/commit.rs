@@ -29,10 +29,12 @@ impl Shard {
         let now = self.core.now.unix_ms;
         let expire_unix_ms =
             if request.retention_time_ms >= 0 { now.saturating_add(request.retention_time_ms) } else { -1 };
+        let units_max = self.core.settings.offset_metadata_max_bytes;
+        let mut accepted = Vec::new();
         for (topic, answer) in request.topics.iter().zip(&mut answer.topics) {
             for (partition, answer) in topic.partitions.iter().zip(&mut answer.partitions) {
                 let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
-                if is_longer(metadata, self.core.settings.offset_metadata_max_bytes) {
+                if is_longer(metadata, units_max) {
                     answer.error_code = ErrorCode::OffsetMetadataTooLarge as i16;
                     continue;
                 }
@@ -44,20 +46,26 @@ impl Shard {
                     expire_unix_ms,
                     topic_id: TopicId(topic.topic_id),
                 };
-                self.offsets.put(&mut self.core, &group, &topic.name, partition.partition_index, Some(value));
+                accepted.push((&*topic.name, partition.partition_index, value));
             }
+        }
+        if !accepted.is_empty() {
+            self.make_simple_group(&group);
+        }
+        for (topic, partition, value) in accepted {
+            self.offsets.put(&mut self.core, &group, topic, partition, Some(value));
         }
         self.core.answer(call.id, Answer::Commit(answer));
     }
 
-    /// The group, if this request may commit for it. A group that lives by its offsets alone is made here.
+    /// The group's id, if this request may commit for it. The group need not exist.
     fn may_commit(&mut self, call: &Call<'_>, request: &OffsetCommitRequest<'_>) -> Result<Text, ErrorCode> {
         let Some(group) = self.groups.get_mut(&*request.group_id) else {
             if request.generation_id_or_member_epoch >= 0 {
                 let known = call.version >= GROUP_NOT_FOUND_VERSION;
                 return Err(if known { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration });
             }
-            return Ok(self.simple_group(&request.group_id));
+            return Ok(Text::from(&*request.group_id));
         };
         match group {
             Group::Classic(group) => {
@@ -71,13 +79,14 @@ impl Shard {
         }
     }
 
-    fn simple_group(&mut self, id: &str) -> Text {
-        let id = Text::from(id);
+    /// A group that lives by its offsets alone, unless there is one. It goes, or stays, with the first offset's append.
+    fn make_simple_group(&mut self, id: &Text) {
+        if self.groups.contains_key(id) {
+            return;
+        }
         let group = ClassicGroup::new(id.clone(), self.core.now.unix_ms);
         self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
-        // It exists as long as an offset does: with the append of the first one it goes, or stays.
         self.core.undo.push((self.core.records.len(), Undo::Group { id: id.clone(), was: None }));
-        id
     }
 }
 

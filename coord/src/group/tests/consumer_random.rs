@@ -175,12 +175,17 @@ impl Schedule {
         self.world.answers.clear();
     }
 
-    /// Of the clients whose sessions cannot have run out.
+    /// Of the clients whose sessions cannot have run out, and that have not been put out for keeping what they were to
+    /// give up: those hear of it with their next answer.
     fn check_owners(&mut self) {
         let now = self.world.now.ms;
+        let is_member = |id: &str| match self.world.shard.groups.get("g") {
+            Some(Group::Consumer(group)) => group.has_member(id),
+            Some(Group::Classic(_)) | None => false,
+        };
         let mut owners = BTreeMap::new();
         let mut members = 0;
-        for client in self.clients.iter().filter(|client| now < client.alive_until) {
+        for client in self.clients.iter().filter(|client| now < client.alive_until && is_member(&client.id)) {
             members += usize::from(!client.owned.is_empty());
             for partition in &client.owned {
                 let other = owners.insert(*partition, &client.id);

@@ -55,6 +55,15 @@ fn a_simple_group_goes_with_the_append_that_made_it() {
 }
 
 #[test]
+fn a_commit_of_nothing_makes_no_group() {
+    let mut w = World::new(Settings { offset_metadata_max_bytes: 1, ..quick() });
+    let nothing = OffsetCommitRequest { group_id: "g".into(), ..OffsetCommitRequest::default() };
+    assert_eq!(error(&w.ask(9, Request::Commit(nothing))), E::None);
+    assert_eq!(w.commit(&Commit { metadata: "long", ..Commit::default() }), E::OffsetMetadataTooLarge);
+    assert_eq!(w.shard.group_count(), 0);
+}
+
+#[test]
 fn who_may_commit() {
     let mut w = World::new(quick());
     let (members, generation) = stable(&mut w, 1);
