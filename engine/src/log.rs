@@ -324,6 +324,12 @@ impl Log {
         truncate::apply_retention(&self.shared).await
     }
 
+    /// Forgets producers that were silent for too long. Returns how many.
+    pub fn expire_producers(&self) -> usize {
+        let expiration_ms = self.shared.config.borrow().producer_expiration_ms;
+        self.shared.state.borrow_mut().producers.expire(self.shared.core.wall_ms(), expiration_ms)
+    }
+
     /// What a checkpoint may say of this log now: nothing beyond stable media.
     pub async fn save(&self) -> Result<Saved, Poisoned> {
         seal::save(&self.shared).await

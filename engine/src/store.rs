@@ -197,7 +197,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Writes checkpoints when they are due and applies retention, until the store is closed. Spawn it once.
+    /// Writes checkpoints when they are due, applies retention and forgets silent producers, until the store is closed. Spawn it once.
     pub async fn maintain(&self, retention_every: Duration) {
         let mut since_retention = Duration::ZERO;
         loop {
@@ -214,6 +214,7 @@ impl Store {
                 for log in self.all() {
                     // A log that cannot move its start keeps its data.
                     let _ = log.apply_retention().await;
+                    log.expire_producers();
                 }
             }
         }

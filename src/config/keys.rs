@@ -219,7 +219,7 @@ pub const KEYS: &[Key] = &[
         "topics.log.retention.check.interval.ms",
         integer(100, NUMBER_MAX),
         "300000",
-        "How often expired segments are looked for.",
+        "How often expired segments and silent producers are looked for.",
     ),
     key(
         "topics.producer.id.expiration.ms",

@@ -224,3 +224,19 @@ fn log_append_time_is_the_brokers_and_an_unset_time_is_repaired() {
         assert_eq!(times, [appended.log_append_time_ms, 1000]);
     });
 }
+
+#[test]
+fn a_producer_that_was_silent_for_too_long_is_forgotten() {
+    on_disk(|core, dir| async move {
+        let log = Log::open(&core, open_log(dir, 1)).await.expect("opens");
+        log.append(sequenced(9, 0, b"old"), AppendKind::Client).await.expect("appends");
+        let gap = log.append(sequenced(9, 5, b"gap"), AppendKind::Client).await;
+        assert_eq!(gap.err(), Some(AppendError::OutOfOrderSequence));
+        log.set_config(LogConfig { producer_expiration_ms: i64::MAX, ..log.config() });
+        assert_eq!(log.expire_producers(), 0);
+        log.set_config(LogConfig { producer_expiration_ms: 1000, ..log.config() });
+        assert_eq!(log.expire_producers(), 1, "by the time in its last batch");
+        let first = log.append(sequenced(9, 5, b"first"), AppendKind::Client).await.expect("appends");
+        assert_eq!((first.base_offset, first.duplicate), (Offset(1), false), "any first sequence is taken");
+    });
+}
