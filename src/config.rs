@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tuning::plan::Wish;
 
+#[doc(hidden)]
+pub mod fuzz;
 mod in_force;
 pub mod keys;
 mod read;

@@ -4,6 +4,8 @@
 //! arguments, effects are return values. The same code runs in the broker and in the simulator.
 
 pub mod error_code;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod group;
 pub mod metadata;
 pub mod producer_ids;

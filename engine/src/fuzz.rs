@@ -14,6 +14,10 @@ use crate::ids::Offset;
 use crate::index::{CHUNK_BYTES, SealedIndex};
 use crate::producers::{Check, ProducerStates};
 
+mod files;
+
+pub use files::{raft_log, recovery};
+
 const UNPACKED_MAX: usize = 256 * 1024;
 const BATCHES_MAX: usize = 64;
 

@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-mod format;
+pub(crate) mod format;
 
 use format::{Group, Look, Record};
 

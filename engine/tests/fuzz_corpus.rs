@@ -27,3 +27,13 @@ fn indexes() {
 fn checkpoints() {
     replay("checkpoint", engine::fuzz::checkpoint);
 }
+
+#[test]
+fn recoveries() {
+    replay("recovery", engine::fuzz::recovery);
+}
+
+#[test]
+fn raft_logs() {
+    replay("raft_log", engine::fuzz::raft_log);
+}

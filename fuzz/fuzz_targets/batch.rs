@@ -1,4 +1,4 @@
-//! A run of record batches, as it comes from a socket or a disk. `cargo +nightly fuzz run batch`
+//! A run of record batches, as it comes from a socket or a disk. `scripts/fuzz 60 batch`
 
 #![no_main]
 

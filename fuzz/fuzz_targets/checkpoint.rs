@@ -1,4 +1,4 @@
-//! A checkpoint slot, and the frames inside one. `cargo +nightly fuzz run checkpoint`
+//! A checkpoint slot, and the frames inside one. `scripts/fuzz 60 checkpoint`
 
 #![no_main]
 

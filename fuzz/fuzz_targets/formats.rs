@@ -1,4 +1,4 @@
-//! Subscriptions, assignments and the records of the offsets topic. `cargo +nightly fuzz run formats`
+//! Subscriptions, assignments and the records of the offsets topic. `scripts/fuzz 60 formats`
 
 #![no_main]
 

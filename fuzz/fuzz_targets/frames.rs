@@ -1,4 +1,4 @@
-//! A stream of frames, arriving in pieces. `cargo +nightly fuzz run frames`
+//! A stream of frames, arriving in pieces. `scripts/fuzz 60 frames`
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A sealed segment's index file, and the body of one. `cargo +nightly fuzz run index`
+//! A sealed segment's index file, and the body of one. `scripts/fuzz 60 index`
 
 #![no_main]
 

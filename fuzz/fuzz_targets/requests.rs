@@ -1,4 +1,4 @@
-//! The content of a frame: a request header and a body. `cargo +nightly fuzz run requests`
+//! The content of a frame: a request header and a body. `scripts/fuzz 60 requests`
 
 #![no_main]
 

@@ -48,7 +48,7 @@ pub(super) fn put(body: &mut Vec<u8>, record: &Record) {
 }
 
 /// The bytes of a group and its CRC; `None` if the body is too long.
-pub(super) fn group(sequence: u64, chain: u32, body: &[u8]) -> Option<(Vec<u8>, u32)> {
+pub(crate) fn group(sequence: u64, chain: u32, body: &[u8]) -> Option<(Vec<u8>, u32)> {
     let length = u32::try_from(body.len()).ok()?;
     let mut bytes = Vec::with_capacity((HEADER_BYTES + body.len()).next_multiple_of(BLOCK));
     bytes.extend_from_slice(MAGIC);

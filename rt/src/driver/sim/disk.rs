@@ -177,6 +177,23 @@ impl SimDisk {
         Some(bytes)
     }
 
+    /// Puts a file there, durably, with its folders: what some earlier life, or nobody's, left.
+    pub fn put(&self, path: impl AsRef<Path>, content: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let path = path.as_ref();
+        for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
+            state.names.add_durable(dir, Entry::Dir);
+        }
+        state.inode_next += 1;
+        let id = state.inode_next;
+        let mut inode = Inode::default();
+        inode.allocate(0..content.len() as u64);
+        inode.write(0, content);
+        inode.sync_all();
+        state.inodes.insert(id, inode);
+        state.names.add_durable(path, Entry::File(id));
+    }
+
     pub fn paths(&self) -> Vec<PathBuf> {
         self.0.borrow().names.files().map(|(path, _)| path.clone()).collect()
     }

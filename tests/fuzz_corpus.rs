@@ -1,0 +1,15 @@
+//! Replays the committed corpus of the fuzz target for the config file on any toolchain.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn config() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        corelog::config::fuzz::config(&fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 5, "{} has {count} inputs", folder.display());
+}
