@@ -67,10 +67,16 @@ pub fn run(
     };
     let broker = Broker::new(start, ready, |core| Box::pin(signalled(core)));
     let of_cores = broker.clone();
-    let runtime = rt::start(config, move |core| of_cores.clone().run_core(core))
+    let runtime = rt::start(config, move |core| run_and_tell_stalls(core, of_cores.clone()))
         .map_err(|error| format!("the runtime could not start: {error}"))?;
     runtime.join().map_err(|panicked| format!("a core ended with a panic: {panicked}"))?;
     broker.outcome()
+}
+
+/// The budget of a poll is a millisecond (docs/adr/0006): how it was kept is said when a core ends.
+async fn run_and_tell_stalls(core: Core, broker: Broker) {
+    broker.run_core(core.clone()).await;
+    eprintln!("corelog: core {}: {}", core.id().0, core.stats().describe_stalls());
 }
 
 /// Ends when the broker is to stop; asked for once, on core 0.

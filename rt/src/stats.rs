@@ -82,6 +82,17 @@ impl Stats {
     pub fn stalls_over_a_millisecond(&self) -> u64 {
         self.stalls[10..].iter().sum()
     }
+
+    /// What the stall histogram says, in one line.
+    pub fn describe_stalls(&self) -> String {
+        let longest = self.stalls.iter().rposition(|count| *count > 0).unwrap_or(0);
+        let over = self.stalls_over_a_millisecond();
+        format!(
+            "{} polls, {over} of a millisecond and more, the longest under {} us",
+            self.polls,
+            2_u64 << longest
+        )
+    }
 }
 
 fn stall_bucket(nanos: u64) -> usize {
@@ -93,6 +104,14 @@ fn stall_bucket(nanos: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_is_told_with_the_bound_of_its_bucket() {
+        let mut stats = Stats::default();
+        [500, 3_000, 1_500_000].into_iter().for_each(|nanos| stats.polled(nanos));
+        let expected = "3 polls, 1 of a millisecond and more, the longest under 2048 us";
+        assert_eq!(stats.describe_stalls(), expected);
+    }
 
     #[test]
     fn buckets_are_powers_of_two() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use corelog::broker::{Broker, Ready, Start, Stop};
@@ -26,6 +27,8 @@ const WALL_MS: i64 = 1_750_000_000_000;
 const LIFE_WALL_MS: i64 = 600_000;
 const PORT: u16 = 9092;
 const MACHINE_MEMORY_BYTES: u64 = 8 << 30;
+/// Of real time, on a busy machine.
+const RUN_MAX: Duration = Duration::from_secs(300);
 /// How often the broker looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(1);
 
@@ -39,8 +42,22 @@ pub struct Report {
     pub violation: Option<String>,
 }
 
-/// Runs what the seed stands for.
+/// Runs what the seed stands for. A run that does not come to an end ends the process, and says which seed it was.
 pub fn run(seed: u64, faults: Faults) -> Report {
+    let (ended, watched) = mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if watched.recv_timeout(RUN_MAX) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("seed {seed} does not come to an end; rerun: cargo run -p sim -- --seed {seed}");
+            std::process::abort();
+        }
+    });
+    let report = run_lives(seed, faults);
+    drop(ended);
+    watchdog.join().expect("it only waits");
+    report
+}
+
+fn run_lives(seed: u64, faults: Faults) -> Report {
     let mut random = Random::new(seed);
     let plan = Plan::draw(&mut random);
     let mut lives = Lives {
