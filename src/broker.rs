@@ -20,7 +20,7 @@ use crate::metadata_log::MetadataLog;
 use crate::settings::{self, Settings};
 use crate::shard::join::join_all;
 use crate::shard::mail::{Answer, Ask, Mail};
-use crate::shard::{Beginning, CONTROLLER_CORE, Shard};
+use crate::shard::{Beginning, CONTROLLER_CORE, Opened, Shard};
 
 /// Helper threads for work of a millisecond and more, and one that waits for signals.
 const HELPER_THREADS: usize = 3;
@@ -28,6 +28,8 @@ const HELPER_THREADS: usize = 3;
 const FILE_THREADS_PER_CORE: usize = 4;
 /// After a failed accept (no descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+/// A start that takes longer than this says how far it is, and again each time.
+const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a broker is to be.
 pub struct Start {
@@ -127,6 +129,10 @@ pub struct Ready {
     /// Which driver runs, and why.
     pub driver: String,
     pub partitions: usize,
+    /// What was read behind the checkpoints to find the logs' ends.
+    pub searched_bytes: u64,
+    /// What was found damaged, and mended.
+    pub notes: Vec<String>,
     pub failed: Vec<String>,
     pub took: std::time::Duration,
     pub before: Before,
@@ -263,21 +269,27 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     };
     let all_begun = join_all(others.iter().map(|other| beginning(*other)));
     let own = open_all(&shard);
-    let mut counts = vec![own.await];
+    let mut opened_all = vec![own.await];
     for answer in all_begun.await {
         match answer {
-            Answer::Begun { partitions, failed } => counts.push((partitions, failed)),
-            _ => counts.push((0, vec!["a core failed to begin".to_owned()])),
+            Answer::Begun(opened) => opened_all.push(opened),
+            _ => opened_all
+                .push(Opened { failed: vec!["a core failed to begin".to_owned()], ..Opened::default() }),
         }
     }
     let took = core.now() - began;
-    let partitions = counts.iter().map(|(partitions, _)| partitions).sum();
-    let failed = counts.into_iter().flat_map(|(_, failed)| failed).collect();
+    let partitions = opened_all.iter().map(|opened| opened.partitions).sum();
+    let mut notes = folder.notes().to_vec();
+    notes.extend(opened_all.iter_mut().flat_map(|opened| std::mem::take(&mut opened.notes)));
+    let searched_bytes = opened_all.iter().map(|opened| opened.searched_bytes).sum();
+    let failed = opened_all.into_iter().flat_map(|opened| opened.failed).collect();
     let accepting = core.spawn(Class::Control, accept(shard.clone(), listener, common.connections.clone()));
     (common.ready)(&Ready {
         address,
         driver: core.describe(),
         partitions,
+        searched_bytes,
+        notes,
         failed,
         took,
         before: match (folder.is_new(), folder.was_clean()) {
@@ -315,14 +327,14 @@ async fn follow(core: Core, common: &Common, port: Port<Mail>) {
     let Beginning { folder, image, address } = *beginning;
     let shard = make_shard(&core, common, folder, image, port);
     core.spawn(Class::Control, shard.clone().read_mail()).detach();
-    let (partitions, mut failed) = open_all(&shard).await;
+    let mut opened = open_all(&shard).await;
     match core.listen_shared(address).await {
         Ok(listener) => {
-            core.spawn(Class::Control, accept(shard.clone(), listener, common.connections.clone())).detach()
+            core.spawn(Class::Control, accept(shard.clone(), listener, common.connections.clone())).detach();
         }
-        Err(error) => failed.push(format!("core {} cannot listen on {address}: {error}", core.id().0)),
+        Err(error) => opened.failed.push(format!("core {} cannot listen on {address}: {error}", core.id().0)),
     }
-    shard.answer(from, id, Answer::Begun { partitions, failed }).await;
+    shard.answer(from, id, Answer::Begun(opened)).await;
     shard.ended.wait().await;
 }
 
@@ -345,17 +357,41 @@ fn make_shard(
     shard
 }
 
-/// Opens what this core owns; how many, and what went wrong with which.
-async fn open_all(shard: &Rc<Shard>) -> (usize, Vec<String>) {
+/// Opens what this core owns.
+async fn open_all(shard: &Rc<Shard>) -> Opened {
     shard.host_all();
+    let progress = shard.core.spawn(Class::Control, tell_progress(shard.clone()));
     shard.all_open().await;
+    progress.abort();
     let hosted = shard.all_hosted();
     let failed = hosted.iter().filter_map(|one| {
         one.failure().map(|why| {
             format!("{}-{}: {why} ({:?})", one.topic_name, one.id.index, ErrorCode::KafkaStorageError)
         })
     });
-    (hosted.len(), failed.collect())
+    let logs: Vec<_> = hosted.iter().filter_map(|one| one.open_log()).collect();
+    Opened {
+        partitions: hosted.len(),
+        searched_bytes: logs.iter().map(|log| log.counters().bytes_searched).sum(),
+        notes: logs.iter().flat_map(|log| log.notes().iter().cloned()).collect(),
+        failed: failed.collect(),
+    }
+}
+
+/// Tells how far a start is that takes long.
+async fn tell_progress(shard: Rc<Shard>) {
+    let began = shard.core.now();
+    loop {
+        shard.core.sleep(PROGRESS_EVERY).await;
+        let hosted = shard.all_hosted();
+        let opening = hosted.iter().filter(|one| one.is_opening()).count();
+        let (open, all, took) = (hosted.len() - opening, hosted.len(), shard.core.now() - began);
+        eprintln!(
+            "corelog: core {}: {open} of {all} logs open after {} s",
+            shard.core.id().0,
+            took.as_secs()
+        );
+    }
 }
 
 /// Accepts on one core. `open` counts the connections of all cores.

@@ -12,6 +12,7 @@ use crate::config::{Config, Problems, Setting};
 
 mod config;
 mod doctor;
+mod log;
 mod start;
 mod topic;
 
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   corelog start                               one broker on this machine, with safe defaults
   corelog topic create orders --partitions 12 a topic on it
+  corelog log dump --data ./data              what a stopped broker's folder holds, and where it is damaged
   corelog doctor                              what this machine lacks, and the command that mends it
   corelog config example > corelog.toml       every key with its default, commented
   corelog config check corelog.toml           is it valid, and what is in force
@@ -40,6 +42,8 @@ enum Command {
     Start(start::Command),
     /// Create, list, describe and delete topics
     Topic(topic::Command),
+    /// Look into a stopped broker's data folder, and mend what is damaged there
+    Log(log::Command),
     /// Look at this machine: what it lacks for the broker, what that means, and the command that mends it
     Doctor(doctor::Command),
 }
@@ -79,6 +83,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Config(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Log(command) => command.run(),
         Command::Start(command) => command.run(),
         Command::Topic(command) => command.run(),
     }

@@ -183,6 +183,22 @@ fn unknown(error: impl std::fmt::Display) -> String {
     format!("the metadata log holds what this release cannot read: {error}. Start the release that wrote it")
 }
 
+/// The metadata that a log on disk amounts to, its last entries included: for tools, on a stopped broker's.
+///
+/// # Errors
+/// Holds what this release does not know.
+pub fn metadata_of(recovered: Recovered) -> Result<Metadata, String> {
+    let durable = durable(recovered)?;
+    let mut metadata = Metadata::decode(&durable.snapshot.data).map_err(unknown)?;
+    for entry in durable.entries {
+        match entry.is_command() {
+            true => drop(metadata.apply(entry.index, &Command::decode(&entry.data).map_err(unknown)?)),
+            false => metadata.skip(entry.index),
+        }
+    }
+    Ok(metadata)
+}
+
 fn durable(recovered: Recovered) -> Result<Durable, String> {
     let state = recovered.hard_state;
     Ok(Durable {

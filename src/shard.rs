@@ -44,6 +44,18 @@ pub struct Beginning {
     pub address: std::net::SocketAddr,
 }
 
+/// What came of opening the logs of a core.
+#[derive(Debug, Default)]
+pub struct Opened {
+    pub partitions: usize,
+    /// Read behind the checkpoints to find the logs' ends.
+    pub searched_bytes: u64,
+    /// What was found damaged, and mended.
+    pub notes: Vec<String>,
+    /// What went wrong with which.
+    pub failed: Vec<String>,
+}
+
 /// Admission of large requests by their bytes, first come first served.
 pub struct RequestMemory {
     pages: Semaphore,

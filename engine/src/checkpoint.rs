@@ -12,7 +12,7 @@
 //!  | sequence u64 | count u32 | count times a log behind its length u32:
 //!  |   topic id 16 | partition index i32 | leader epoch i32 | log start i64 | end i64
 //!  |   segment base i64 | position u64 | first timestamp i64 | max timestamp i64
-//!  |   flags u8: 1 clean, 2 truncation | if truncation: leader epoch i32 | end i64
+//!  |   flags u8: 1 clean, 4 truncated | if truncated: truncations so far u32
 //!  |   index: base i64 | interval u64 | max timestamp i64 | count u32
 //!  |          | count times varints, differences to the entry before: last, position, max before
 //!  |   epochs: a frame behind its length u32
@@ -29,7 +29,7 @@ const MAGIC: [u8; 4] = *b"CLCP";
 const VERSION: u16 = 1;
 const LOG_BYTES_MIN: usize = 4 + 69;
 const CLEAN: u8 = 1;
-const TRUNCATION: u8 = 2;
+const TRUNCATED: u8 = 4;
 
 /// One log, as it was on stable media.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,15 +51,8 @@ pub struct Saved {
     pub max_timestamp: i64,
     pub epochs: EpochCache,
     pub producers: ProducerStates,
-    /// A truncation that was decided and may not have been finished: it is done again before anything else.
-    pub truncation: Option<Truncation>,
-}
-
-/// Everything from `end` on goes, because `epoch` reconciled the log so.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Truncation {
-    pub epoch: LeaderEpoch,
-    pub end: Offset,
+    /// How often the log had been truncated. After another time this speaks of a log that is no more (names.rs).
+    pub truncations: u32,
 }
 
 /// One slot's content.
@@ -164,11 +157,10 @@ fn put_log(out: &mut Vec<u8>, log: &Saved) {
     out.extend_from_slice(&log.position.to_le_bytes());
     out.extend_from_slice(&log.first_timestamp.to_le_bytes());
     out.extend_from_slice(&log.max_timestamp.to_le_bytes());
-    let truncation = if log.truncation.is_some() { TRUNCATION } else { 0 };
-    out.push(truncation | if log.clean { CLEAN } else { 0 });
-    if let Some(truncation) = log.truncation {
-        out.extend_from_slice(&truncation.epoch.0.to_le_bytes());
-        out.extend_from_slice(&truncation.end.0.to_le_bytes());
+    let truncated = if log.truncations > 0 { TRUNCATED } else { 0 };
+    out.push(truncated | if log.clean { CLEAN } else { 0 });
+    if log.truncations > 0 {
+        out.extend_from_slice(&log.truncations.to_le_bytes());
     }
     log.index.encode(out);
     put_bytes(out, &log.epochs.encode());
@@ -182,13 +174,10 @@ fn take_log(fields: &mut Fields<'_>) -> Result<Saved, Damage> {
     let (segment, position) = (Offset(fields.i64()?), fields.u64()?);
     let (first_timestamp, max_timestamp) = (fields.i64()?, fields.i64()?);
     let flags = fields.u8()?;
-    if flags & !(CLEAN | TRUNCATION) != 0 {
+    if flags & !(CLEAN | TRUNCATED) != 0 {
         return Err(Damage::Content("a flag is not known"));
     }
-    let truncation = match flags & TRUNCATION {
-        0 => None,
-        _ => Some(Truncation { epoch: LeaderEpoch(fields.i32()?), end: Offset(fields.i64()?) }),
-    };
+    let truncations = if flags & TRUNCATED == 0 { 0 } else { u32::from_le_bytes(fields.array()?) };
     let index = SparseIndex::decode(fields)?;
     let epochs = EpochCache::decode(fields.bytes()?)?;
     // A checkpoint's own end bounds what its producers may speak of (hazard A6).
@@ -210,7 +199,7 @@ fn take_log(fields: &mut Fields<'_>) -> Result<Saved, Damage> {
         max_timestamp,
         epochs,
         producers,
-        truncation,
+        truncations,
     };
     check_log(&log)?;
     Ok(log)

@@ -85,6 +85,15 @@ impl std::fmt::Display for FolderError {
 
 impl std::error::Error for FolderError {}
 
+/// What the identity file says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identity {
+    Known([u8; 16]),
+    Newer(u32),
+    /// Missing or damaged.
+    Unknown,
+}
+
 /// A data folder that this process holds, as every core may know it. The lock is beside it and stays on one core.
 pub struct Folder {
     dir: PathBuf,
@@ -93,6 +102,17 @@ pub struct Folder {
     clean_start: bool,
     sequence: u64,
     saved: HashMap<PartitionId, Saved>,
+    notes: Vec<String>,
+}
+
+/// What the checkpoints of all cores amount to.
+#[derive(Default)]
+struct Checkpoints {
+    /// The highest in use.
+    sequence: u64,
+    /// The newest word on every partition.
+    saved: HashMap<PartitionId, Saved>,
+    notes: Vec<String>,
 }
 
 impl Folder {
@@ -104,12 +124,48 @@ impl Folder {
         let lock = taking.lock().await?;
         let (uuid, new) = taking.identity(random).await?;
         let clean_start = taking.take_clean_mark().await.map_err(|error| taking.failed(CLEAN_FILE, error))?;
-        let (sequence, mut saved) =
-            taking.checkpoints().await.map_err(|error| taking.failed("checkpoints", error))?;
+        let found = taking.checkpoints().await.map_err(|error| taking.failed("checkpoints", error))?;
+        let Checkpoints { sequence, mut saved, notes } = found;
         if !clean_start {
             saved.values_mut().for_each(|saved| saved.clean = false);
         }
-        Ok((Folder { dir: dir.to_path_buf(), uuid, new, clean_start, sequence, saved }, lock))
+        Ok((Folder { dir: dir.to_path_buf(), uuid, new, clean_start, sequence, saved, notes }, lock))
+    }
+
+    /// Holds the folder without changing anything in it: for tools, on a stopped broker's.
+    pub async fn hold(core: &Core, dir: &Path) -> Result<LockGuard, FolderError> {
+        let path = dir.join("logs");
+        core.list_dir(path.clone()).await.map_err(|error| FolderError::Io { path, error })?;
+        Taking { core, dir }.lock().await
+    }
+
+    /// What the folder says of itself.
+    pub async fn identify(core: &Core, dir: &Path) -> io::Result<Identity> {
+        let file = match core.open(dir.join(IDENTITY_FILE), Open::read()).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Identity::Unknown),
+            opened => opened?,
+        };
+        Ok(match decode(&names::read_all(&file, 4096).await?) {
+            Ok(uuid) => Identity::Known(uuid),
+            Err(Some(format)) => Identity::Newer(format),
+            Err(None) => Identity::Unknown,
+        })
+    }
+
+    /// Writes the identity of a folder whose own was damaged: the uuid is what its cluster knows it by.
+    pub async fn restore_identity(core: &Core, dir: &Path, uuid: [u8; 16]) -> io::Result<()> {
+        let path = dir.join(IDENTITY_FILE);
+        let file = core.open(path, Open::write().create()).await?;
+        let mut bytes = encode(uuid).to_vec();
+        bytes.resize(4096, 0);
+        file.write_at(vec![Slice::from(bytes)], 0, Sync::Data).await?;
+        file.sync_all().await?;
+        core.sync_dir(dir.to_path_buf()).await
+    }
+
+    /// What was found damaged and what was done, as sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     pub fn uuid(&self) -> [u8; 16] {
@@ -207,7 +263,9 @@ impl Taking<'_> {
         let opened = self.core.open(path.clone(), Open::write().create().direct()).await;
         let file = match opened {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+            {
                 return Err(FolderError::NoDirectIo { dir: self.dir.to_path_buf() });
             }
             Err(error) => return Err(self.failed(IDENTITY_FILE, error)),
@@ -257,21 +315,31 @@ impl Taking<'_> {
         }
     }
 
-    /// The newest word on every partition, and the highest sequence in use.
-    async fn checkpoints(&self) -> io::Result<(u64, HashMap<PartitionId, Saved>)> {
+    async fn checkpoints(&self) -> io::Result<Checkpoints> {
         let dir = self.dir.join("checkpoints");
-        let (mut sequence, mut newest) = (0, HashMap::<PartitionId, (u64, Saved)>::new());
+        let mut newest = HashMap::<PartitionId, (u64, Saved)>::new();
+        let mut all = Checkpoints::default();
         for entry in self.core.list_dir(dir.clone()).await? {
-            let file = self.core.open(dir.join(&entry.name), Open::read()).await?;
+            let path = dir.join(&entry.name);
+            let file = self.core.open(path.clone(), Open::read()).await?;
             let bytes = usize::try_from(file.len().await?).unwrap_or(0);
-            if bytes == 0 {
+            let content = names::read_all(&file, bytes).await?;
+            // A slot that a crash kept from being written even once holds nothing.
+            if content.iter().all(|&byte| byte == 0) {
                 continue;
             }
-            let content = names::read_all(&file, bytes).await?;
-            // A damaged slot costs a longer scan; the other one still speaks.
-            let Ok(found) = checkpoint::decode(&content) else { continue };
+            let found = match checkpoint::decode(&content) {
+                Ok(found) => found,
+                Err(damage) => {
+                    let path = path.display();
+                    all.notes.push(format!(
+                        "the checkpoint slot {path} is unreadable ({damage}); older ones and longer searches make up for it"
+                    ));
+                    continue;
+                }
+            };
             let number = found.sequence;
-            sequence = sequence.max(number);
+            all.sequence = all.sequence.max(number);
             for saved in found.logs {
                 let key = (saved.epoch, number);
                 let replaces = newest.get(&saved.id).is_none_or(|(n, old)| (old.epoch, *n) < key);
@@ -280,7 +348,8 @@ impl Taking<'_> {
                 }
             }
         }
-        Ok((sequence, newest.into_iter().map(|(id, (_, saved))| (id, saved)).collect()))
+        all.saved = newest.into_iter().map(|(id, (_, saved))| (id, saved)).collect();
+        Ok(all)
     }
 }
 

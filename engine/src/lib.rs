@@ -16,6 +16,7 @@ pub mod murmur2;
 pub mod names;
 pub mod producers;
 pub mod raft_log;
+pub mod repair;
 pub mod retention;
 pub mod segment;
 pub mod space;

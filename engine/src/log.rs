@@ -22,7 +22,8 @@ mod read;
 mod recover;
 mod scan;
 mod seal;
-mod tear;
+mod suffix;
+pub(crate) mod tear;
 #[cfg(test)]
 mod tests;
 mod truncate;
@@ -123,6 +124,8 @@ pub struct Counters {
     pub reads_from_disk: u64,
     pub bytes_from_disk: u64,
     pub duplicates: u64,
+    /// Batches read to find the end of the log, or to rebuild what is known of it: no checkpoint covers them yet.
+    pub bytes_searched: u64,
     pub rolls: u64,
 }
 
@@ -135,7 +138,8 @@ struct Shared {
     core: Core,
     dir: PathBuf,
     id: PartitionId,
-    epoch: LeaderEpoch,
+    epoch: Cell<LeaderEpoch>,
+    notes: Vec<String>,
     limits: Limits,
     faults: Faults,
     tails: Tails,
@@ -169,6 +173,12 @@ struct State {
     end: Offset,
     epochs: EpochCache,
     producers: ProducerStates,
+    /// As the last checkpoint has them: where a truncation rebuilds from.
+    producers_saved: ProducerStates,
+    /// How often the log was truncated.
+    truncations: u32,
+    /// Its end is being taken away: nothing can be said of it meanwhile.
+    truncating: bool,
     forming: Option<Forming>,
     ready: VecDeque<Ready>,
     flushing: bool,
@@ -256,7 +266,7 @@ impl Log {
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
-        self.shared.epoch
+        self.shared.epoch.get()
     }
 
     pub fn is_poisoned(&self) -> bool {
@@ -310,6 +320,11 @@ impl Log {
         *self.shared.config.borrow_mut() = config;
     }
 
+    /// What was found and mended when the log was opened, as sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.shared.notes
+    }
+
     pub fn counters(&self) -> Counters {
         self.shared.counters.get()
     }
@@ -328,6 +343,13 @@ impl Log {
     pub fn expire_producers(&self) -> usize {
         let expiration_ms = self.shared.config.borrow().producer_expiration_ms;
         self.shared.state.borrow_mut().producers.expire(self.shared.core.wall_ms(), expiration_ms)
+    }
+
+    /// Takes away every batch that reaches beyond `to`, because `epoch` reconciled the log so; gives the new end. The log
+    /// goes on in `epoch`, which must be above the one it had. Durable when this returns, and done again by the next
+    /// start if it is interrupted.
+    pub async fn truncate(&self, to: Offset, epoch: LeaderEpoch) -> Result<Offset, AppendError> {
+        suffix::truncate(&self.shared, to, epoch).await
     }
 
     /// What a checkpoint may say of this log now: nothing beyond stable media.

@@ -8,8 +8,9 @@
 //! ```text
 //! partition: slot 0 at 0, slot 1 at 4096; the valid slot with the higher sequence holds
 //!  0 magic "CLOGPART"   8 version u16 = 1   10 zero u16   12 crc32c of 16..72+name, u32   16 sequence u64
-//! 24 topic id 16 bytes   40 partition i32   44 name bytes u16   46 zero u16   48 log start i64
-//! 56 truncation offset i64 (-1: none)   64 truncation epoch i32   68 zero u32   72 topic name   zeros to 4096
+//! 24 topic id 16 bytes   40 partition i32   44 name bytes u16   46 flags u16 (1: the truncation is under way)
+//! 48 log start i64   56 last truncation's offset i64 (-1: none)   64 its epoch i32   68 truncations so far u32
+//! 72 topic name   zeros to 4096
 //! ```
 //! All integers are little endian.
 
@@ -24,6 +25,9 @@ const MAGIC: &[u8; 8] = b"CLOGPART";
 const VERSION: u16 = 1;
 const SLOT_BYTES: usize = BLOCK_BYTES as usize;
 const NAME_AT: usize = 72;
+const UNDER_WAY: u16 = 1;
+/// What is read of a file at a time.
+const READ_PIECE_BYTES: usize = 256 << 10;
 /// Kafka's limit for a topic name.
 const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// How much of a topic's name goes into its folder's name: a file name holds 255 bytes.
@@ -54,6 +58,13 @@ pub fn parse_folder(name: &str) -> Option<PartitionId> {
         *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
     }
     Some(PartitionId { topic: TopicId(topic), index: index.parse().ok()? })
+}
+
+/// The topic in a folder's name; `None` where it was cut off.
+pub fn folder_topic(name: &str) -> Option<&str> {
+    let (rest, _) = name.rsplit_once('-')?;
+    let (topic, _) = rest.rsplit_once('-')?;
+    (topic.len() < FOLDER_TOPIC_BYTES_MAX).then_some(topic)
 }
 
 pub fn segment(base: Offset) -> String {
@@ -88,14 +99,19 @@ pub struct Partition {
     pub id: PartitionId,
     pub topic_name: String,
     pub log_start: Offset,
+    /// The last one.
     pub truncation: Option<Truncation>,
+    /// How many there were: what a checkpoint says of another number of them is about another log.
+    pub truncations: u32,
 }
 
-/// A truncation that was decided; redone at start until it is finished.
+/// Everything from `to` on was taken away, in `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncation {
     pub to: Offset,
     pub epoch: LeaderEpoch,
+    /// Decided and perhaps not finished: a start does it again.
+    pub under_way: bool,
 }
 
 /// Why a slot or file does not say what the folder is.
@@ -108,6 +124,9 @@ pub enum Unreadable {
 }
 
 impl Partition {
+    /// The version that this release writes.
+    pub const FORMAT: u16 = VERSION;
+
     pub fn encode(&self) -> Vec<u8> {
         let name = self.topic_name.as_bytes();
         assert!(name.len() <= TOPIC_NAME_BYTES_MAX);
@@ -119,10 +138,12 @@ impl Partition {
         slot[40..44].copy_from_slice(&self.id.index.to_le_bytes());
         slot[44..46].copy_from_slice(&(name.len() as u16).to_le_bytes());
         slot[48..56].copy_from_slice(&self.log_start.0.to_le_bytes());
-        let none = Truncation { to: Offset::UNKNOWN, epoch: LeaderEpoch::UNKNOWN };
+        let none = Truncation { to: Offset::UNKNOWN, epoch: LeaderEpoch::UNKNOWN, under_way: false };
         let truncation = self.truncation.unwrap_or(none);
         slot[56..64].copy_from_slice(&truncation.to.0.to_le_bytes());
         slot[64..68].copy_from_slice(&truncation.epoch.0.to_le_bytes());
+        slot[46..48].copy_from_slice(&u16::from(truncation.under_way).to_le_bytes());
+        slot[68..72].copy_from_slice(&self.truncations.to_le_bytes());
         slot[NAME_AT..NAME_AT + name.len()].copy_from_slice(name);
         let crc = crc32c::crc32c(&slot[16..NAME_AT + name.len()]);
         slot[12..16].copy_from_slice(&crc.to_le_bytes());
@@ -147,7 +168,8 @@ impl Partition {
             return Err(Unreadable::Damaged);
         }
         let to = i64::from_le_bytes(array(field(56, 8)?)?);
-        let epoch = i32::from_le_bytes(array(field(64, 4)?)?);
+        let epoch = LeaderEpoch(i32::from_le_bytes(array(field(64, 4)?)?));
+        let under_way = u16::from_le_bytes(array(field(46, 2)?)?) & UNDER_WAY != 0;
         let name = std::str::from_utf8(field(NAME_AT, name_bytes)?).map_err(|_| Unreadable::Damaged)?;
         Ok(Partition {
             sequence: u64::from_le_bytes(array(field(16, 8)?)?),
@@ -157,7 +179,8 @@ impl Partition {
             },
             topic_name: name.to_owned(),
             log_start: Offset(i64::from_le_bytes(array(field(48, 8)?)?)),
-            truncation: (to >= 0).then_some(Truncation { to: Offset(to), epoch: LeaderEpoch(epoch) }),
+            truncation: (to >= 0).then_some(Truncation { to: Offset(to), epoch, under_way }),
+            truncations: u32::from_le_bytes(array(field(68, 4)?)?),
         })
     }
 
@@ -190,34 +213,38 @@ pub struct PartitionFile {
 }
 
 impl PartitionFile {
-    /// Opens the folder, creating it and its file if it is new. Both directories are synced before this returns.
-    pub async fn open(
+    /// Opens a folder's file; `None` where there is none yet, or nothing was ever written to it.
+    pub async fn open(core: &Core, dir: &Path) -> io::Result<Option<Result<PartitionFile, Unreadable>>> {
+        let file = match core.open(dir.join(PARTITION_FILE), Open::write().direct()).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let bytes = read_all(&file, 2 * SLOT_BYTES).await?;
+        if bytes.iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        Ok(Some(Partition::choose(&bytes).map(|current| PartitionFile { file, current })))
+    }
+
+    /// Makes a new folder and its file. Both directories are synced before this returns.
+    pub async fn create(
         core: &Core,
         dir: &Path,
         id: PartitionId,
         topic_name: &str,
         sync_dirs: bool,
-    ) -> io::Result<Result<PartitionFile, Unreadable>> {
-        let path = dir.join(PARTITION_FILE);
-        let file = match core.open(path.clone(), Open::write().direct()).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                core.create_dir_all(dir.to_path_buf()).await?;
-                core.open(path, Open::write().create().direct()).await?
-            }
-            opened => opened?,
-        };
-        let fresh = Partition {
+    ) -> io::Result<PartitionFile> {
+        core.create_dir_all(dir.to_path_buf()).await?;
+        let file = core.open(dir.join(PARTITION_FILE), Open::write().create().direct()).await?;
+        let current = Partition {
             sequence: 1,
             id,
             topic_name: topic_name.to_owned(),
             log_start: Offset::ZERO,
             truncation: None,
+            truncations: 0,
         };
-        let bytes = read_all(&file, 2 * SLOT_BYTES).await?;
-        if bytes.len() == 2 * SLOT_BYTES && bytes.iter().any(|&b| b != 0) {
-            return Ok(Partition::choose(&bytes).map(|current| PartitionFile { file, current }));
-        }
-        let mut created = PartitionFile { file, current: fresh };
+        let mut created = PartitionFile { file, current };
         created.file.allocate(0..2 * BLOCK_BYTES).await?;
         created.write(core).await?;
         if sync_dirs {
@@ -226,7 +253,7 @@ impl PartitionFile {
                 core.sync_dir(parent.to_path_buf()).await?;
             }
         }
-        Ok(Ok(created))
+        Ok(created)
     }
 
     /// Makes a changed fact durable in the older slot.
@@ -246,10 +273,19 @@ impl PartitionFile {
     }
 }
 
-/// Reads `bytes` from the start of a file; what lies past its end is left out.
+/// Reads `bytes` from the start of a file, by pieces; what lies past its end is left out.
 pub async fn read_all(file: &File, bytes: usize) -> io::Result<Vec<u8>> {
-    let whole = file.read_exactly(0, bytes.next_multiple_of(SLOT_BYTES), Reservation::Control).await?;
-    Ok(whole[..whole.len().min(bytes)].to_vec())
+    let mut whole = Vec::new();
+    while whole.len() < bytes {
+        let piece = (bytes - whole.len()).next_multiple_of(SLOT_BYTES).min(READ_PIECE_BYTES);
+        let read = file.read_exactly(whole.len() as u64, piece, Reservation::Control).await?;
+        whole.extend_from_slice(&read);
+        if read.len() < piece {
+            break;
+        }
+    }
+    whole.truncate(bytes);
+    Ok(whole)
 }
 
 /// Reads what folder `dir` says of itself, for tools and for rebuilding metadata.
@@ -268,7 +304,8 @@ mod tests {
             id: PartitionId { topic: TopicId([7; 16]), index: 3 },
             topic_name: "orders".into(),
             log_start: Offset(42),
-            truncation: Some(Truncation { to: Offset(40), epoch: LeaderEpoch(5) }),
+            truncation: Some(Truncation { to: Offset(40), epoch: LeaderEpoch(5), under_way: true }),
+            truncations: 3,
         }
     }
 

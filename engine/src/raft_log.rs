@@ -24,8 +24,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 pub(crate) mod format;
+mod inspect;
 
 use format::{Group, Look, Record};
+pub use inspect::{GenerationFacts, GroupFacts, cut, inspect};
 
 /// The longest group; a snapshot of the metadata must fit.
 const GROUP_BYTES_MAX: usize = 256 << 20;
@@ -92,7 +94,7 @@ impl std::fmt::Display for RaftLogError {
             RaftLogError::Io { path, error } => write!(f, "{}: {error}", path.display()),
             RaftLogError::Damaged { path, position, why } => write!(
                 f,
-                "{} is damaged at byte {position}: {why}. Nothing was changed; restore the metadata from another broker or a backup.",
+                "{} is damaged at byte {position}: {why}. Nothing was changed; restore the metadata from another broker or a backup, or run `corelog log repair`.",
                 path.display()
             ),
             RaftLogError::Poisoned => write!(f, "the metadata log failed before; restart the broker"),

@@ -16,6 +16,7 @@ use crate::folder::{Folder, FolderError};
 use crate::ids::{LeaderEpoch, PartitionId};
 use crate::log::{Faults, Limits, Log, LogConfig, OpenError, OpenLog};
 use crate::names;
+use rt::sync::Semaphore;
 use rt::{Class, Core, LockGuard, Open, Slice, Sync};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ use std::time::Duration;
 pub const UNCHECKPOINTED_BYTES_MAX: u64 = 128 << 20;
 /// How often that is looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A core that appended something and then nothing for so long writes a checkpoint too.
+const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_secs(5);
 /// Logs that are opened at the same time.
 const OPENING_MAX: usize = 32;
 
@@ -57,6 +60,8 @@ struct Shared {
     sequence: Cell<u64>,
     checkpointed_bytes: Cell<u64>,
     writing: Cell<bool>,
+    /// Logs that may be opening: each holds windows of memory and keeps the disk busy.
+    opening: Semaphore,
     /// Held here where one core is all there is.
     lock: RefCell<Option<LockGuard>>,
 }
@@ -93,6 +98,7 @@ impl Store {
                 sequence: Cell::new(sequence),
                 checkpointed_bytes: Cell::new(0),
                 writing: Cell::new(false),
+                opening: Semaphore::new(OPENING_MAX),
                 lock: RefCell::default(),
             }),
         }
@@ -102,7 +108,8 @@ impl Store {
         &self.shared.folder
     }
 
-    /// Opens or creates one partition's log. The store checkpoints it from here on.
+    /// Opens or creates one partition's log, once fewer than `OPENING_MAX` others are being opened. The store
+    /// checkpoints it from here on.
     pub async fn open_log(&self, how: OpenPartition) -> Result<Log, OpenError> {
         let checkpoint = self.shared.folder.saved(how.id);
         self.open_from(how, checkpoint).await
@@ -119,6 +126,7 @@ impl Store {
 
     async fn open_from(&self, how: OpenPartition, checkpoint: Option<Saved>) -> Result<Log, OpenError> {
         let shared = &self.shared;
+        let _permit = shared.opening.acquire(1).await;
         let opened = Log::open(
             &shared.core,
             OpenLog {
@@ -139,17 +147,14 @@ impl Store {
         Ok(opened)
     }
 
-    /// Opens many logs, some at a time; answers in the order asked. One that fails does not hold up the others.
+    /// Opens many logs; answers in the order asked. One that fails does not hold up the others.
     pub async fn open_logs(&self, all: Vec<OpenPartition>) -> Vec<Result<Log, OpenError>> {
-        let permits = rt::sync::Semaphore::new(OPENING_MAX);
         let tasks: Vec<_> = all
             .into_iter()
             .map(|how| {
-                let (store, permits, dir) = (self.clone(), permits.clone(), self.shared.folder.logs_dir());
-                let task = self.shared.core.spawn(Class::Background, async move {
-                    let _permit = permits.acquire(1).await;
-                    store.open_log(how).await
-                });
+                let (store, dir) = (self.clone(), self.shared.folder.logs_dir());
+                let task =
+                    self.shared.core.spawn(Class::Background, async move { store.open_log(how).await });
                 (task, dir)
             })
             .collect();
@@ -170,6 +175,9 @@ impl Store {
     pub async fn delete_log(&self, id: PartitionId, topic_name: &str) -> io::Result<()> {
         let log = self.shared.logs.borrow_mut().remove(&id);
         if let Some(log) = log {
+            // Its bytes count no longer, neither as appended nor as checkpointed.
+            let bytes = self.shared.checkpointed_bytes.get().saturating_sub(log.counters().bytes);
+            self.shared.checkpointed_bytes.set(bytes);
             return log.delete().await;
         }
         // One that could not be opened.
@@ -200,11 +208,15 @@ impl Store {
     /// Writes checkpoints when they are due, applies retention and forgets silent producers, until the store is closed. Spawn it once.
     pub async fn maintain(&self, retention_every: Duration) {
         let mut since_retention = Duration::ZERO;
+        let (mut idle, mut bytes_before) = (Duration::ZERO, 0);
         loop {
             self.shared.core.sleep(CHECK_EVERY).await;
-            if self.appended_bytes().saturating_sub(self.shared.checkpointed_bytes.get())
-                >= UNCHECKPOINTED_BYTES_MAX
-            {
+            let bytes = self.appended_bytes();
+            idle = if bytes == bytes_before { idle + CHECK_EVERY } else { Duration::ZERO };
+            bytes_before = bytes;
+            let uncheckpointed = bytes.saturating_sub(self.shared.checkpointed_bytes.get());
+            let is_idle = uncheckpointed > 0 && idle >= IDLE_BEFORE_CHECKPOINT;
+            if uncheckpointed >= UNCHECKPOINTED_BYTES_MAX || is_idle {
                 // A failed checkpoint costs time at the next start; the next one is tried in a second.
                 let _ = self.checkpoint().await;
             }
@@ -257,7 +269,9 @@ impl Store {
     }
 
     fn appended_bytes(&self) -> u64 {
-        self.shared.logs.borrow().values().map(|log| log.counters().bytes).sum()
+        let logs = self.shared.logs.borrow();
+        // What a start had to search lies behind the checkpoint too.
+        logs.values().map(|log| log.counters()).map(|counters| counters.bytes + counters.bytes_searched).sum()
     }
 
     async fn write(&self, all: Vec<Saved>) -> io::Result<()> {

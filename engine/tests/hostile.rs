@@ -83,7 +83,7 @@ fn saved() -> Saved {
         max_timestamp: 7,
         epochs,
         producers,
-        truncation: None,
+        truncations: 0,
     }
 }
 

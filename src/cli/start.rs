@@ -10,6 +10,7 @@ use tuning::probe::{probe_disk, probe_uring};
 use super::{ConfigArgs, fail, print};
 use crate::banner::{Facts, Listener};
 use crate::broker::{self, Before, Process, Ready, Start};
+use crate::config::units::format_bytes;
 use crate::config::{Config, Driver, InForce, Setting};
 use crate::settings::Settings;
 
@@ -107,8 +108,12 @@ fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
     facts.warnings.push(match ready.before {
         Before::New => "the data folder is new: there is no topic yet".to_owned(),
         Before::Clean => format!("{opened} after a clean stop"),
-        Before::Unclean => format!("{opened} after no clean stop: the logs' ends were searched"),
+        Before::Unclean => {
+            let searched = format_bytes(ready.searched_bytes);
+            format!("{opened} after no clean stop: {searched} behind the checkpoints were searched for the logs' ends")
+        }
     });
+    facts.warnings.extend(ready.notes.iter().cloned());
     facts.warnings.extend(ready.failed.iter().map(|why| format!("not served: {why}")));
     print(&format!("{}ready: kafka {}\n", facts.text(), ready.address));
 }

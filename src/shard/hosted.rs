@@ -77,6 +77,10 @@ impl Hosted {
         }
     }
 
+    pub fn is_opening(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Opening)
+    }
+
     /// Why this partition is not served, if that is so.
     pub fn failure(&self) -> Option<String> {
         match &*self.state.borrow() {

@@ -12,7 +12,7 @@ use net::error_code::ErrorCode;
 use rt::Slice;
 
 use crate::controller::{ControllerAnswer, ControllerRequest};
-use crate::shard::Beginning;
+use crate::shard::{Beginning, Opened};
 
 /// One message on a core's mailbox. `id` is the asking core's own number for the question.
 pub enum Mail {
@@ -62,10 +62,7 @@ pub enum Answer {
     Control(ControllerAnswer),
     Applied,
     /// How many partitions, and what went wrong with which.
-    Begun {
-        partitions: usize,
-        failed: Vec<String>,
-    },
+    Begun(Opened),
     Stopped {
         clean: bool,
     },

@@ -33,7 +33,7 @@ fn log(partition: i32) -> Saved {
         max_timestamp: 133,
         epochs,
         producers,
-        truncation: (partition == 2).then_some(Truncation { epoch: LeaderEpoch(3), end: Offset(118) }),
+        truncations: if partition == 2 { 7 } else { 0 },
     }
 }
 

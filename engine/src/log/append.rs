@@ -286,12 +286,12 @@ fn place(shared: &Shared, admitted: &Admitted) -> Appended {
     let mut header = admitted.header;
     let base = state.end;
     header[0..8].copy_from_slice(&base.0.to_be_bytes());
-    header[12..16].copy_from_slice(&shared.epoch.0.to_be_bytes());
+    header[12..16].copy_from_slice(&shared.epoch.get().0.to_be_bytes());
     let view = Batch::header_of(&header);
     let (last, max_timestamp) = (view.last_offset(), view.max_timestamp());
     assert!(last >= base);
     state.producers.apply(&view);
-    assert!(shared.faults.panic_at != Some((shared.epoch, base)), "asked for by a test");
+    assert!(shared.faults.panic_at != Some((shared.epoch.get(), base)), "asked for by a test");
     let body = &admitted.bytes[HEADER_BYTES..];
     let bytes = admitted.len();
     if state.forming.is_none() {

@@ -15,6 +15,10 @@ pub enum Durability {
     Write { flush_messages: u64, flush_ms: u64 },
 }
 
+/// Far above Kafka's 4 KiB: a cold read takes this much from the disk anyway, and what a log keeps of its active segment
+/// is held in memory and written with every checkpoint, for each of thousands of partitions.
+pub const INDEX_INTERVAL_BYTES: u32 = 64 << 10;
+
 /// A topic's settings, replaceable at run time. Negative retention means unlimited, as in Kafka.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LogConfig {
@@ -56,7 +60,7 @@ impl Default for LogConfig {
             after_max_ms: 3_600_000,
             compression: None,
             strict: false,
-            index_interval_bytes: 4096,
+            index_interval_bytes: INDEX_INTERVAL_BYTES,
             producer_expiration_ms: 86_400_000,
         }
     }
@@ -105,6 +109,8 @@ pub struct Faults {
     pub no_zeroing: bool,
     /// A torn tail and damage are treated alike: the log is cut.
     pub cut_damage: bool,
+    /// A truncation begins before its intent is durable.
+    pub no_intent: bool,
     /// A duplicate is answered at once.
     pub hasty_duplicates: bool,
     /// A flush does not wait for the zeros that are being written where it goes.

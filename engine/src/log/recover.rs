@@ -7,13 +7,13 @@
 use super::config::{Durability, Faults, OpenLog};
 use super::scan::{Scan, Step, Window};
 use super::tear::{self, Behind, Stop};
-use super::{Shared, State};
+use super::{Counters, Shared, State};
 use crate::batch::Batch;
 use crate::checkpoint::Saved;
 use crate::epochs::EpochCache;
 use crate::ids::{LeaderEpoch, Offset};
 use crate::index::SealedIndex;
-use crate::names::{self, PartitionFile, Unreadable};
+use crate::names::{self, Partition, PartitionFile, Unreadable};
 use crate::producers::ProducerStates;
 use crate::segment::{ChunkCrcs, Index, Segment};
 use crate::space::{BLOCK_BYTES, block_ceil, block_floor};
@@ -100,19 +100,26 @@ impl Progress {
 struct Recovery<'a> {
     core: &'a Core,
     how: &'a OpenLog,
+    searched: Cell<u64>,
+    /// What an operator should hear of.
+    notes: RefCell<Vec<String>>,
 }
 
 pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError> {
     how.chunks.forget(how.id);
-    let recovery = Recovery { core, how: &how };
-    let partition = recovery.partition().await?;
+    let recovery = Recovery { core, how: &how, searched: Cell::default(), notes: RefCell::default() };
     let found = recovery.segments().await?;
+    let mut partition = recovery.partition(found.is_empty()).await?;
     let log_start = partition.current.log_start;
-    let saved = recovery.checkpoint(&found, log_start)?;
+    let cut = partition.current.truncation.filter(|truncation| truncation.under_way);
+    let saved = recovery.checkpoint(&found, &partition.current)?;
     let (segments, mut progress, last_block) = match found.is_empty() {
         true => recovery.create(log_start).await?,
-        false => recovery.walk(found, saved, log_start).await?,
+        false => recovery.walk(found, saved, log_start, cut.map(|cut| cut.to)).await?,
     };
+    if cut.is_some() {
+        recovery.finish_truncation(&mut partition).await?;
+    }
     let (epoch, end) = (recovery.begin_epoch(&mut progress)?, progress.end);
     let log_start = log_start.max(segments.first().map_or(log_start, |segment| segment.base));
     let state = State {
@@ -123,7 +130,10 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         synced_end: end,
         end,
         epochs: progress.epochs,
+        producers_saved: progress.producers.clone(),
         producers: progress.producers,
+        truncations: partition.current.truncations,
+        truncating: false,
         forming: None,
         ready: VecDeque::new(),
         flushing: false,
@@ -136,11 +146,14 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         failure: None,
         closed: false,
     };
+    let counters = Counters { bytes_searched: recovery.searched.get(), ..Counters::default() };
+    let notes = recovery.notes.take();
     Ok(Shared {
         core: core.clone(),
+        notes,
         dir: how.dir,
         id: how.id,
-        epoch,
+        epoch: Cell::new(epoch),
         limits: how.limits,
         faults: how.faults,
         tails: how.tails,
@@ -154,7 +167,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         idle: Default::default(),
         zeroed: Default::default(),
         config: RefCell::new(how.config),
-        counters: Cell::default(),
+        counters: Cell::new(counters),
         partition: RefCell::new(Some(partition)),
         state: RefCell::new(state),
     })
@@ -174,28 +187,41 @@ impl Recovery<'_> {
         self.how.faults
     }
 
-    async fn partition(&self) -> Result<PartitionFile, OpenError> {
+    /// What the folder says of itself. It is durable before the first segment, so only a folder without one is new.
+    async fn partition(&self, is_new: bool) -> Result<PartitionFile, OpenError> {
         let how = self.how;
         let path = how.dir.join(names::PARTITION_FILE);
-        let sync = !how.faults.skip_dir_sync;
-        let read = PartitionFile::open(self.core, &how.dir, how.id, &how.topic_name, sync).await;
-        match read.map_err(|error| OpenError::Io { path: path.clone(), error })? {
+        let failed = |error| OpenError::Io { path: path.clone(), error };
+        let read = match PartitionFile::open(self.core, &how.dir).await.map_err(failed)? {
+            None if is_new => {
+                let sync = !how.faults.skip_dir_sync;
+                let made = PartitionFile::create(self.core, &how.dir, how.id, &how.topic_name, sync).await;
+                Ok(made.map_err(failed)?)
+            }
+            None => Err(Unreadable::Damaged),
+            Some(read) => read,
+        };
+        match read {
             Ok(file) if file.current.id == how.id => Ok(file),
             Ok(file) => Err(OpenError::WrongPartition {
                 path: how.dir.clone(),
                 holds: format!("partition {} of topic {}", file.current.id.index, file.current.topic_name),
             }),
             Err(Unreadable::Newer(version)) => Err(OpenError::Newer { path, version }),
-            Err(Unreadable::Damaged) => {
-                Err(OpenError::Damaged { path, position: 0, why: "neither slot is valid".into() })
-            }
+            Err(Unreadable::Damaged) => Err(OpenError::Damaged {
+                path,
+                position: 0,
+                why: "it is missing, or neither slot is valid".into(),
+            }),
         }
     }
 
     /// The folder's segment files, in order.
     async fn segments(&self) -> Result<Vec<Found>, OpenError> {
-        let listed = self.core.list_dir(self.how.dir.clone()).await;
-        let listed = listed.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?;
+        let listed = match self.core.list_dir(self.how.dir.clone()).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?,
+        };
         let mut found: Vec<Found> = listed
             .iter()
             .filter_map(|entry| {
@@ -207,9 +233,16 @@ impl Recovery<'_> {
         Ok(found)
     }
 
-    /// The checkpoint, unless everything it speaks of was deleted since.
-    fn checkpoint(&self, found: &[Found], log_start: Offset) -> Result<Option<Saved>, OpenError> {
+    /// The checkpoint, unless everything it speaks of was deleted or truncated since.
+    fn checkpoint(&self, found: &[Found], now: &Partition) -> Result<Option<Saved>, OpenError> {
+        let log_start = now.log_start;
         let Some(saved) = &self.how.checkpoint else { return Ok(None) };
+        let untouched = now.truncation.is_some_and(|last| {
+            saved.truncations.checked_add(1) == Some(now.truncations) && saved.end <= last.to
+        });
+        if saved.truncations != now.truncations && !untouched {
+            return Ok(None);
+        }
         if found.iter().any(|found| found.base == saved.segment) {
             return Ok(Some(saved.clone()));
         }
@@ -253,10 +286,18 @@ impl Recovery<'_> {
     /// Sealed segments from their index files, the rest from the checkpoint on batch by batch.
     async fn walk(
         &self,
-        found: Vec<Found>,
+        mut found: Vec<Found>,
         saved: Option<Saved>,
         log_start: Offset,
+        cut: Option<Offset>,
     ) -> Result<Walked, OpenError> {
+        let beyond = match cut {
+            Some(cut) => found.split_off(found.partition_point(|found| found.base <= cut)),
+            None => Vec::new(),
+        };
+        if found.is_empty() {
+            return Err(self.gap(&self.how.dir, beyond[0].base, log_start));
+        }
         let first = found.first().expect("the caller found segments").base;
         if first > log_start {
             return Err(OpenError::Damaged {
@@ -290,29 +331,53 @@ impl Recovery<'_> {
             if before_checkpoint {
                 // Only its index is missing: what it holds is older than what the checkpoint knows.
                 let mut aside = self.start_at(base);
-                aside.epochs = progress.epochs.clone();
-                self.scan(&mut segment, &mut aside, (&path, length), None).await?;
+                self.scan(&mut segment, &mut aside, (&path, length), None, None).await?;
+                let next = found.get(at + 1).map(|next| next.base);
+                let whole = next == Some(aside.end) || (self.how.config.compacted && next > Some(aside.end));
+                if !whole {
+                    return Err(OpenError::Damaged {
+                        path: path.clone(),
+                        position: segment.position,
+                        why: format!("its batches end at offset {}, before the next segment", aside.end),
+                    });
+                }
             } else {
                 if here.is_none() && base != progress.end && !self.how.config.compacted {
                     return Err(self.gap(&path, base, progress.end));
                 }
                 progress.end = progress.end.max(base);
-                self.scan(&mut segment, &mut progress, (&path, length), here).await?;
+                self.scan(&mut segment, &mut progress, (&path, length), here, cut).await?;
             }
             let later = &found[at + 1..];
             let follows = before_checkpoint || self.goes_on(later, progress.end).await?;
             if !follows {
                 let clean = here.is_some_and(|saved| saved.clean && saved.end == progress.end);
-                last_block = self.settle(&mut segment, &progress, (&path, length), clean).await?;
+                last_block = self.settle(&mut segment, &progress, (&path, length), clean, cut).await?;
                 segments.push(segment);
-                self.drop_empty(later).await?;
+                self.drop_segments(later).await?;
                 break;
             }
             segment.written = segment.position;
             segment.allocated = segment.position;
             segments.push(segment);
         }
+        if cut.is_some() {
+            self.drop_segments(&beyond).await?;
+            let last = segments.last().map(|last| Found { base: last.base, length: 0 });
+            self.drop_indexes(last.as_slice()).await?;
+        }
         Ok((segments, progress, last_block))
+    }
+
+    /// Says durably that nothing is left to be done again.
+    async fn finish_truncation(&self, file: &mut PartitionFile) -> Result<(), OpenError> {
+        let finish = |partition: &mut Partition| {
+            if let Some(truncation) = &mut partition.truncation {
+                truncation.under_way = false;
+            }
+        };
+        let stored = file.store(self.core, finish).await;
+        stored.map_err(|error| OpenError::Io { path: self.how.dir.join(names::PARTITION_FILE), error })
     }
 
     fn gap(&self, path: &Path, base: Offset, end: Offset) -> OpenError {
@@ -333,7 +398,15 @@ impl Recovery<'_> {
             return Ok(false);
         }
         let content = names::read_all(&file, bytes).await.map_err(failed)?;
-        let Ok(index) = SealedIndex::decode(&content) else { return Ok(false) };
+        let index = match SealedIndex::decode(&content) {
+            Ok(index) => index,
+            Err(damage) => {
+                let index = self.how.dir.join(names::index(segment.base));
+                let note = format!("the index {} is damaged ({damage}); it is built anew", index.display());
+                self.notes.borrow_mut().push(note);
+                return Ok(false);
+            }
+        };
         if length < index.segment_bytes() {
             return Err(OpenError::Damaged {
                 path: path.to_path_buf(),
@@ -358,6 +431,7 @@ impl Recovery<'_> {
         progress: &mut Progress,
         (path, length): (&Path, u64),
         saved: Option<&Saved>,
+        cut: Option<Offset>,
     ) -> Result<(), OpenError> {
         let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
         if let Some(saved) = saved {
@@ -382,12 +456,14 @@ impl Recovery<'_> {
             window: Window::default(),
         };
         while let Step::Batch { bytes, .. } = scan.next().await.map_err(failed)? {
-            if !self.accept(&bytes, segment, progress) {
+            let beyond = |cut| Batch::parse(&bytes).is_ok_and(|(batch, _)| batch.next_offset() > cut);
+            if cut.is_some_and(beyond) || !self.accept(&bytes, segment, progress) {
                 break;
             }
         }
         segment.allocated = length - length % BLOCK_BYTES;
         segment.durable = segment.position;
+        self.searched.set(self.searched.get() + segment.position - saved.map_or(0, |saved| saved.position));
         Ok(())
     }
 
@@ -439,17 +515,33 @@ impl Recovery<'_> {
         Ok(bytes.map_err(failed)?.iter().all(|&byte| byte == 0))
     }
 
-    async fn drop_empty(&self, empty: &[Found]) -> Result<(), OpenError> {
-        for found in empty {
-            let path = self.how.dir.join(names::segment(found.base));
-            let gone = self.core.unlink(path.clone()).await;
-            gone.map_err(|error| OpenError::Io { path, error })?;
+    /// Removes segments that the log does not reach, and what was known of them.
+    async fn drop_segments(&self, gone: &[Found]) -> Result<(), OpenError> {
+        self.drop_indexes(gone).await?;
+        // From the back, so that what is left at any moment is a log.
+        for found in gone.iter().rev() {
+            self.unlink(names::segment(found.base)).await?;
         }
-        if !empty.is_empty() && !self.faults().skip_dir_sync {
+        if !gone.is_empty() && !self.faults().skip_dir_sync {
             let synced = self.core.sync_dir(self.how.dir.clone()).await;
             synced.map_err(|error| OpenError::Io { path: self.how.dir.clone(), error })?;
         }
         Ok(())
+    }
+
+    async fn drop_indexes(&self, gone: &[Found]) -> Result<(), OpenError> {
+        for found in gone {
+            self.unlink(names::index(found.base)).await?;
+        }
+        Ok(())
+    }
+
+    async fn unlink(&self, name: String) -> Result<(), OpenError> {
+        let path = self.how.dir.join(name);
+        match self.core.unlink(path.clone()).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(OpenError::Io { path, error }),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Makes the last segment appendable: nothing but zeros behind its end, all of it on stable media. Returns the
@@ -460,6 +552,7 @@ impl Recovery<'_> {
         progress: &Progress,
         (path, length): (&Path, u64),
         clean: bool,
+        cut: Option<Offset>,
     ) -> Result<Vec<u8>, OpenError> {
         let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
         let (pos, start) = (segment.position, block_floor(segment.position));
@@ -468,6 +561,19 @@ impl Recovery<'_> {
         let last_block = behind.get(..filled).unwrap_or_default().to_vec();
         segment.written = block_ceil(pos);
         if clean {
+            return Ok(last_block);
+        }
+        if let Some(cut) = cut {
+            // What lies behind was to go anyway; what lies before was durable when that was decided.
+            if progress.end < cut {
+                let why = format!(
+                    "a truncation to {cut} was under way, but the log is good to {} only",
+                    progress.end
+                );
+                return Err(OpenError::Damaged { path: path.to_path_buf(), position: pos, why });
+            }
+            self.zero_behind(segment, &last_block, length).await.map_err(failed)?;
+            segment.file.sync_data().await.map_err(failed)?;
             return Ok(last_block);
         }
         let fsync = self.how.config.durability == Durability::Fsync;

@@ -27,13 +27,24 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
     }
     let sealing = shared.clone();
     spawn_at_work(shared, Class::Background, async move {
-        let sealed = seal(&sealing, base).await;
-        if sealed.is_err()
-            && let Some(segment) = sealing.state.borrow_mut().segment(base)
-        {
+        // What failed is done again by recovery.
+        let _ = seal(&sealing, base).await;
+        if let Some(segment) = sealing.state.borrow_mut().segment(base) {
             segment.sealing = false;
         }
+        sealing.zeroed.notify_all();
     });
+}
+
+/// Waits until no segment is being sealed.
+pub(super) async fn settled(shared: &Shared) {
+    loop {
+        let changed = shared.zeroed.listen();
+        if !shared.state.borrow().segments.iter().any(|segment| segment.sealing) {
+            return;
+        }
+        changed.await;
+    }
 }
 
 /// After recovery: segments whose index file is missing.
@@ -127,7 +138,7 @@ pub(super) fn sync_later(shared: &Rc<Shared>) {
 }
 
 /// Puts everything that was written onto stable media.
-async fn sync(shared: &Shared) -> Result<(), Poisoned> {
+pub(super) async fn sync(shared: &Shared) -> Result<(), Poisoned> {
     let (files, end) = {
         let mut state = shared.state.borrow_mut();
         state.check_open()?;
@@ -159,6 +170,9 @@ pub(super) async fn save(shared: &Rc<Shared>) -> Result<Saved, Poisoned> {
     let saved = {
         let mut state = shared.state.borrow_mut();
         state.check_open()?;
+        if state.truncating {
+            return Err(Poisoned("the log is being truncated".into()));
+        }
         snapshot(shared, &mut state)
     };
     if saved.end.0 > 0 {
@@ -172,7 +186,8 @@ fn snapshot(shared: &Shared, state: &mut super::State) -> Saved {
     let _guard = PanicPoisons(shared);
     let (epochs, mut producers, end) = (state.epochs.clone(), state.producers.clone(), state.end);
     producers.expire(shared.core.wall_ms(), shared.config.borrow().producer_expiration_ms);
-    let log_start = state.log_start;
+    state.producers_saved = producers.clone();
+    let (log_start, truncations) = (state.log_start, state.truncations);
     let active = state.active();
     let index = match &active.index {
         Index::Active(index) => index.clone(),
@@ -180,7 +195,7 @@ fn snapshot(shared: &Shared, state: &mut super::State) -> Saved {
     };
     Saved {
         id: shared.id,
-        epoch: shared.epoch,
+        epoch: shared.epoch.get(),
         log_start,
         end,
         segment: active.base,
@@ -191,7 +206,7 @@ fn snapshot(shared: &Shared, state: &mut super::State) -> Saved {
         max_timestamp: active.max_timestamp,
         epochs,
         producers,
-        truncation: None,
+        truncations,
     }
 }
 

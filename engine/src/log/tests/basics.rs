@@ -91,6 +91,36 @@ fn segments_roll_are_sealed_and_read_across() {
 }
 
 #[test]
+fn a_sealed_segment_is_read_again_where_its_index_is_missing_or_damaged() {
+    on_disk(|core, dir| async move {
+        let mut how = open_log(dir.clone(), 1);
+        how.config.segment_bytes = 50_000;
+        let config = how.config.clone();
+        let mut how = Some(how);
+        let mut saved = None;
+        // Three incarnations: the segments of the first are older than the epochs that the checkpoint knows.
+        for epoch in 1..=3 {
+            let next = OpenLog { config: config.clone(), checkpoint: saved, ..open_log(dir.clone(), epoch) };
+            let log = Log::open(&core, how.take().unwrap_or(next)).await.expect("opens");
+            for _ in 0..10 {
+                log.append(produced(&[5; 9000]), AppendKind::Client).await.expect("appends");
+            }
+            saved = Some(log.close().await.expect("closes"));
+        }
+        let index = dir.join(crate::names::index(Offset(0)));
+        let mut bytes = std::fs::read(&index).expect("it was sealed");
+        bytes[40] ^= 1;
+        std::fs::write(&index, bytes).expect("writes");
+        let second = dir.join(crate::names::index(Offset(5)));
+        std::fs::remove_file(&second).expect("it was sealed");
+        let how = OpenLog { config, checkpoint: saved, ..open_log(dir.clone(), 4) };
+        let log = Log::open(&core, how).await.expect("opens again");
+        assert_eq!(read_all(&log, Offset(0)).await.len(), 30);
+        log.close().await.expect("closes");
+    });
+}
+
+#[test]
 fn a_large_batch_spans_buffers_and_small_ones_join_it() {
     on_disk(|core, dir| async move {
         let mut how = open_log(dir.clone(), 1);

@@ -26,6 +26,10 @@ pub(super) struct Setup {
     pub lives: u32,
     pub segment_bytes: u64,
     pub value_bytes: usize,
+    /// Each writer's appends at a time.
+    pub appends: u32,
+    /// Lives truncate their log as well.
+    pub truncates: bool,
 }
 
 impl Setup {
@@ -38,6 +42,8 @@ impl Setup {
             lives: 6,
             segment_bytes: 30_000,
             value_bytes: 700,
+            appends: APPENDS,
+            truncates: false,
         }
     }
 }
@@ -130,16 +136,17 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
         Err(why) => return model.borrow_mut().fail(why),
     };
     model.borrow_mut().check(log.leader_epoch().0, log.log_end_offset().0, &found, setup.keeps);
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            core.spawn(Class::Produce, write(log.clone(), setup.value_bytes, epoch, writer, model.clone()))
-        })
-        .collect();
-    for (at, writer) in writers.into_iter().enumerate() {
-        writer.await.expect("a writer does not panic");
-        if at == 1 && core.random_u64() & 1 == 0 {
-            let _ = store.checkpoint().await;
+    append_all(&core, &store, &log, setup, &model).await;
+    if setup.truncates {
+        let end = log.log_end_offset();
+        let to = Offset((core.random_u64() % (end.0.cast_unsigned() + 1)).cast_signed());
+        // From here on either is lawful, until the answer.
+        model.borrow_mut().acked.retain(|offset, _| *offset < to.0);
+        match log.truncate(to, LeaderEpoch(epoch + 1)).await {
+            Ok(end) if end == to => model.borrow_mut().begun.push((epoch + 1, to.0)),
+            other => return model.borrow_mut().fail(format!("truncating to {to}: {other:?}")),
         }
+        append_all(&core, &store, &log, setup, &model).await;
     }
     if core.random_u64() & 3 == 0 {
         store.close().await.expect("closes");
@@ -147,9 +154,20 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
     }
 }
 
-async fn write(log: Log, bytes: usize, epoch: i32, writer: u32, model: Rc<RefCell<Model>>) {
-    for n in 0..APPENDS {
-        let value = value(bytes, epoch, writer, n);
+async fn append_all(core: &Core, store: &Store, log: &Log, setup: Setup, model: &Rc<RefCell<Model>>) {
+    let spawn = |writer| core.spawn(Class::Produce, write(log.clone(), setup, writer, model.clone()));
+    let writers: Vec<_> = (0..WRITERS).map(spawn).collect();
+    for (at, writer) in writers.into_iter().enumerate() {
+        writer.await.expect("a writer does not panic");
+        if at == 1 && core.random_u64() & 1 == 0 {
+            let _ = store.checkpoint().await;
+        }
+    }
+}
+
+async fn write(log: Log, setup: Setup, writer: u32, model: Rc<RefCell<Model>>) {
+    for n in 0..setup.appends {
+        let value = value(setup.value_bytes, log.leader_epoch().0, writer, n);
         let Ok(appended) = log.append(produced(&value), AppendKind::Client).await else { return };
         let (epoch, offset) = (log.leader_epoch().0, appended.base_offset.0);
         model.borrow_mut().assign(epoch, offset, value.clone());
@@ -184,7 +202,7 @@ pub(super) fn lives(seed: u64, setup: Setup) -> Result<(), String> {
         let sim = Sim::with_disk(seed ^ u64::from(number), config, disk.clone());
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         disk.crash_at_op(disk.op_count() + 1 + (random >> 33) % 70);
-        let epoch = number as i32 + 1;
+        let epoch = number as i32 * 2 + 1;
         let ended = sim.run(|core| life(core, setup, epoch, model.clone()));
         if let Err(stopped) = ended
             && stopped != Stopped::Crashed
@@ -229,7 +247,7 @@ fn what_fsync_acknowledged_survives_every_power_cut() {
 }
 
 #[test]
-fn what_write_acknowledged_survives_the_death_of_the_process() {
+fn hazard_a3_what_write_acknowledged_survives_the_death_of_the_process() {
     let durability = Durability::Write { flush_messages: 10, flush_ms: 0 };
     holds(Setup { durability, ..Setup::fsync(CrashPlan::KILLED) }, 20);
 }
@@ -247,7 +265,15 @@ fn hazard_a1_an_epoch_and_offset_never_name_two_contents() {
 #[test]
 fn hazard_a2_what_recovery_removed_never_comes_back() {
     let faults = Faults { no_zeroing: true, ..Faults::default() };
-    is_caught(Setup { faults, lives: 12, ..Setup::fsync(CrashPlan::RANDOM) }, 200);
+    is_caught(Setup { faults, lives: 12, ..Setup::fsync(CrashPlan::RANDOM) }, 1000);
+}
+
+#[test]
+fn hazard_a2_a_truncation_is_done_or_done_again_wherever_the_power_goes() {
+    let truncating = |plan| Setup { truncates: true, appends: 3, lives: 10, ..Setup::fsync(plan) };
+    PLANS.into_iter().for_each(|plan| holds(truncating(plan), 25));
+    let faults = Faults { no_intent: true, ..Faults::default() };
+    is_caught(Setup { faults, ..truncating(CrashPlan::RANDOM) }, 200);
 }
 
 #[test]
