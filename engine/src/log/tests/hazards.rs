@@ -65,6 +65,46 @@ fn hazard_a4_damage_in_the_middle_is_refused_and_never_cut() {
 }
 
 #[test]
+fn hazard_a4_a_sealed_segment_of_an_older_epoch_whose_index_is_lost_is_read_again_and_never_cut() {
+    let life = |disk: &SimDisk, epoch: i32, checkpoint: Option<crate::checkpoint::Saved>, batches: i64| {
+        sim_on(disk, move |core, _| {
+            let mut how = OpenLog { checkpoint: checkpoint.clone(), ..open_log(DIR.into(), epoch) };
+            how.config.segment_bytes = 5_000;
+            async move {
+                let log = Log::open(&core, how).await.map_err(|error| error.to_string())?;
+                let before = read_all(&log, Offset::ZERO).await.len();
+                for _ in 0..batches {
+                    let appended =
+                        log.append(produced(&[b'x'; 900]), AppendKind::Client).await.expect("appends");
+                    log.committed(appended.last_offset).await.expect("commits");
+                }
+                core.sleep(std::time::Duration::from_secs(1)).await;
+                Ok::<_, String>((before, log.close().await.expect("closes")))
+            }
+        })
+    };
+    let index = format!("{DIR}/{}", crate::names::index(Offset::ZERO));
+    let lived = || {
+        let disk = SimDisk::new();
+        let (_, saved) = life(&disk, 1, None, 12).expect("opens");
+        let (_, saved) = life(&disk, 2, Some(saved), 12).expect("opens");
+        disk.flip_bit(&index, 300);
+        (disk, saved)
+    };
+    let (disk, saved) = lived();
+    for epoch in [3, 4] {
+        let (found, _) = life(&disk, epoch, Some(saved.clone()), 0).expect("the index is made anew");
+        assert_eq!(found, 24, "in epoch {epoch}");
+    }
+    let (disk, saved) = lived();
+    disk.flip_bit(segment_path(), 1_000 * 8);
+    let before = disk.contents(segment_path());
+    let refused = life(&disk, 3, Some(saved), 0).expect_err("damage is refused");
+    assert!(refused.contains("its batches end at offset"), "{refused}");
+    assert_eq!(disk.contents(segment_path()), before, "nothing is changed");
+}
+
+#[test]
 fn hazard_a4_cold_reads_of_sealed_segments_check_what_the_batch_crc_does_not_cover() {
     let sim = Sim::new(1, SimConfig::default());
     let disk = sim.disk();
