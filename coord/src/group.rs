@@ -51,7 +51,7 @@ use consumer::ConsumerGroup;
 use offsets::OffsetStore;
 use pending::{After, Held, Pending, Undo};
 use records::Record;
-use settings::{GROUPS_PER_STEP_MAX, TIMERS_PER_STEP_MAX};
+use settings::{GROUPS_PER_STEP_MAX, MEMBERS_PER_STEP_MAX, TIMERS_PER_STEP_MAX};
 use sweep::Sweeps;
 use timers::{Key, Timers};
 
@@ -149,6 +149,15 @@ enum Phase {
 enum Group {
     Classic(Box<ClassicGroup>),
     Consumer(Box<ConsumerGroup>),
+}
+
+impl Group {
+    fn member_count(&self) -> usize {
+        match self {
+            Group::Classic(group) => group.member_count(),
+            Group::Consumer(group) => group.member_count(),
+        }
+    }
 }
 
 /// What every group's decisions share: the settings, the time, and what the step has come to so far.
@@ -346,6 +355,7 @@ impl Shard {
     fn settle(&mut self, done: Option<Text>) {
         let from = done.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
+        let mut members = 0;
         for (id, group) in
             self.groups.range_mut::<Text, _>((from, Bound::Unbounded)).take(GROUPS_PER_STEP_MAX)
         {
@@ -354,6 +364,10 @@ impl Shard {
                 Group::Consumer(group) => group.loaded(&mut self.core),
             }
             last = Some(id.clone());
+            members += group.member_count();
+            if members >= MEMBERS_PER_STEP_MAX {
+                break;
+            }
         }
         if last.is_some() {
             self.phase = Phase::Settling { done: last };

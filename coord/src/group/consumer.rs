@@ -84,6 +84,9 @@ pub(super) struct ConsumerGroup {
     targets: BTreeMap<Text, Rc<Partitions>>,
     instances: BTreeMap<Text, Text>,
     regexes: BTreeMap<Text, Rc<RegexValue>>,
+    /// How many members subscribe to each name, and by each expression: nothing looks at all members for that.
+    names: BTreeMap<Text, usize>,
+    expressions: BTreeMap<Text, usize>,
     /// By topic and partition: the epoch of the member that has it, or has yet to give it up; -1 for none.
     owners: BTreeMap<TopicId, Vec<i32>>,
     /// The metadata that the hash was last computed for.
@@ -103,6 +106,8 @@ impl ConsumerGroup {
             targets: BTreeMap::new(),
             instances: BTreeMap::new(),
             regexes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            expressions: BTreeMap::new(),
             owners: BTreeMap::new(),
             seen_image: 0,
             resolution: regexes::Resolution::default(),
@@ -154,13 +159,8 @@ impl ConsumerGroup {
 
     /// The names of all topics that a member reads, by name or by a resolved expression.
     pub fn subscribed_topics(&self) -> BTreeSet<Text> {
-        let mut topics = BTreeSet::new();
-        let mut expressions = BTreeSet::new();
-        for member in self.members.values() {
-            topics.extend(member.value.topics.iter().cloned());
-            expressions.extend(member.value.regex.as_ref());
-        }
-        let resolved = expressions.into_iter().filter_map(|regex| self.regexes.get(regex));
+        let mut topics: BTreeSet<Text> = self.names.keys().cloned().collect();
+        let resolved = self.expressions.keys().filter_map(|regex| self.regexes.get(regex));
         topics.extend(resolved.flat_map(|value| value.topics.iter().cloned()));
         topics
     }
@@ -219,6 +219,12 @@ impl ConsumerGroup {
 
     fn set_member(&mut self, id: &Text, value: Option<&Rc<MemberValue>>) -> Option<Rc<MemberValue>> {
         let was = self.members.get(id).map(|member| member.value.clone());
+        if let Some(was) = &was {
+            self.count_subscriptions(was, false);
+        }
+        if let Some(value) = value {
+            self.count_subscriptions(value, true);
+        }
         if let Some(instance) = was.as_ref().and_then(|was| was.instance.as_ref())
             && self.instances.get(instance) == Some(id)
         {
@@ -237,6 +243,21 @@ impl ConsumerGroup {
             None => drop(self.members.insert(id.clone(), Member::new(value.clone()))),
         }
         was
+    }
+
+    fn count_subscriptions(&mut self, value: &MemberValue, added: bool) {
+        let count = |counts: &mut BTreeMap<Text, usize>, name: &Text| {
+            if added {
+                *counts.entry(name.clone()).or_default() += 1;
+            } else if let Some(count) = counts.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(name);
+                }
+            }
+        };
+        value.topics.iter().for_each(|name| count(&mut self.names, name));
+        value.regex.iter().for_each(|regex| count(&mut self.expressions, regex));
     }
 
     /// A compacted log may tell what a member has before it tells the member.
@@ -428,6 +449,12 @@ impl ConsumerGroup {
                 assert_eq!(holder.unwrap_or(-1), *epoch, "{topic:?}-{partition}");
             }
         }
+        let names = self.members.values().flat_map(|member| member.value.topics.iter());
+        let names: BTreeSet<&Text> = names.collect();
+        assert!(names.into_iter().eq(self.names.keys()));
+        let expressions: BTreeSet<&Text> =
+            self.members.values().filter_map(|member| member.value.regex.as_ref()).collect();
+        assert!(expressions.into_iter().eq(self.expressions.keys()));
         assert!(self.targets.keys().all(|id| self.members.contains_key(id)));
     }
 }

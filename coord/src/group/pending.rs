@@ -10,8 +10,6 @@ use crate::error_code::ErrorCode;
 
 /// What follows when an append is durable, or when it failed.
 pub(super) enum After {
-    /// A classic group was made for the call that found none.
-    Created { group: Text },
     /// A leader's plan takes effect.
     Synced { group: Text, plan: Plan },
     /// A static member has a new id.
@@ -118,7 +116,7 @@ impl Shard {
     pub(super) fn failed(&mut self, seq: u64, why: ErrorCode) {
         while self.pending.undo.back().is_some_and(|(of, _)| *of >= seq) {
             let Some((_, undo)) = self.pending.undo.pop_back() else { break };
-            self.revert(undo);
+            self.revert(undo, why);
         }
         while self.pending.open.back().is_some_and(|open| *open >= seq) {
             self.pending.open.pop_back();
@@ -140,7 +138,7 @@ impl Shard {
         }
     }
 
-    fn revert(&mut self, undo: Undo) {
+    fn revert(&mut self, undo: Undo, why: ErrorCode) {
         match undo {
             Undo::Record(Record::Offset { group, topic, partition, value }) => {
                 self.offsets.replace(&group, &topic, partition, value);
@@ -154,29 +152,25 @@ impl Shard {
                 }
             }
             Undo::Group { id, was } => {
-                match was {
+                let never_was = match was {
                     Some(mut group) => {
                         match &mut group {
                             Group::Classic(group) => group.restored(&mut self.core),
                             Group::Consumer(group) => group.restored(&mut self.core),
                         }
-                        self.groups.insert(id, group);
+                        self.groups.insert(id, group)
                     }
-                    None => drop(self.groups.remove(&id)),
+                    None => self.groups.remove(&id),
                 };
+                if let Some(Group::Classic(mut group)) = never_was {
+                    group.dismiss(&mut self.core, why);
+                }
             }
         }
     }
 
     fn after(&mut self, after: After, outcome: Result<(), ErrorCode>) {
         match after {
-            After::Created { group } => {
-                if let Err(why) = outcome
-                    && let Some(Group::Classic(mut gone)) = self.groups.remove(&group)
-                {
-                    gone.dismiss(&mut self.core, why);
-                }
-            }
             After::Synced { group, plan } => {
                 if let Some(Group::Classic(group)) = self.groups.get_mut(&group) {
                     group.synced(&mut self.core, plan, outcome);

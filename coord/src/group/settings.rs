@@ -29,6 +29,9 @@ pub const TIMERS_PER_STEP_MAX: usize = 128;
 /// The most groups that one step of loading's end, or of a sweep, looks at.
 pub const GROUPS_PER_STEP_MAX: usize = 64;
 
+/// Such a step ends, too, when the groups it looked at have so many members together.
+pub const MEMBERS_PER_STEP_MAX: usize = 1000;
+
 /// The most offsets that one step of a sweep looks at, and the most tombstones it writes.
 pub const OFFSETS_PER_STEP_MAX: usize = 1000;
 

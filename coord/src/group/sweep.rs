@@ -9,7 +9,7 @@ use engine::ids::TopicId;
 use super::offsets::{Place, Seen};
 use super::pending::Undo;
 use super::records::Record;
-use super::settings::{GROUPS_PER_STEP_MAX, OFFSETS_PER_STEP_MAX};
+use super::settings::{GROUPS_PER_STEP_MAX, MEMBERS_PER_STEP_MAX, OFFSETS_PER_STEP_MAX};
 use super::{Group, Shard, Text};
 use crate::metadata::Topic;
 
@@ -103,8 +103,10 @@ impl Shard {
     fn expire(&mut self, mut cursor: Cursor) -> Option<Cursor> {
         let mut groups = GROUPS_PER_STEP_MAX;
         let mut offsets = OFFSETS_PER_STEP_MAX;
-        while groups > 0 && offsets > 0 {
+        let mut members = 0;
+        while groups > 0 && offsets > 0 && members < MEMBERS_PER_STEP_MAX {
             let group = self.groups_behind(&cursor, 1).pop()?;
+            members += self.groups.get(&group).map_or(0, Group::member_count);
             match self.expire_in(&group, cursor.inside, &mut offsets) {
                 Some(place) => {
                     cursor.inside = Some(place);

@@ -7,6 +7,7 @@ mod consumer_random;
 mod hostile;
 mod limits;
 mod migrate;
+mod mixed_random;
 mod offsets;
 mod random;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use net::messages::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
 
 use super::super::call::Call;
-use super::super::pending::After;
+use super::super::pending::{After, Undo};
 use super::super::records::Record;
 use super::super::settings::{METADATA_BYTES_MAX, NAME_BYTES_MAX, PENDING_MEMBERS_MAX, PROTOCOLS_MAX};
 use super::super::timers::{Deadline, Key};
@@ -85,8 +85,8 @@ impl Shard {
         let value = group.value(&BTreeMap::new());
         group.join(&mut self.core, call, request);
         self.groups.insert(id.clone(), Group::Classic(group));
-        self.core.records.push(Record::Classic { group: id.clone(), value: Some(value) });
-        self.core.after.push(After::Created { group: id });
+        let record = Record::Classic { group: id.clone(), value: Some(value) };
+        self.core.changed(record, Undo::Group { id, was: None });
     }
 }
 

@@ -30,9 +30,7 @@ impl ConsumerGroup {
     /// Asks anew when an expression is new, when topics came or went, and now and then, since what a member may see can
     /// change; never more often than the shortest interval allows.
     pub(super) fn ask_to_resolve(&mut self, core: &mut Core) {
-        let expressions: BTreeSet<&Text> =
-            self.members.values().filter_map(|member| member.value.regex.as_ref()).collect();
-        if expressions.is_empty() || self.resolution.is_asked {
+        if self.expressions.is_empty() || self.resolution.is_asked {
             return;
         }
         let since_ms = self.resolution.asked_ms.map(|at| core.now.ms.saturating_sub(at));
@@ -41,9 +39,9 @@ impl ConsumerGroup {
         }
         let is_stale = since_ms.is_none_or(|since_ms| since_ms >= core.settings.regex_refresh_max_ms)
             || self.resolution.asked_image != core.image_version
-            || expressions.iter().any(|regex| !self.regexes.contains_key(*regex));
+            || self.expressions.keys().any(|regex| !self.regexes.contains_key(regex));
         if is_stale {
-            let patterns = expressions.iter().map(|regex| regex.to_string()).collect();
+            let patterns = self.expressions.keys().map(|regex| regex.to_string()).collect();
             core.resolves.push(Resolve { group: self.id.to_string(), patterns });
             self.resolution =
                 Resolution { is_asked: true, asked_ms: Some(core.now.ms), asked_image: core.image_version };
@@ -54,12 +52,8 @@ impl ConsumerGroup {
         self.resolution.is_asked = false;
         let mut changed = false;
         for (pattern, names) in patterns {
-            let is_used = |regex: &Text| **regex == **pattern;
-            let Some(regex) =
-                self.members.values().filter_map(|m| m.value.regex.as_ref()).find(|r| is_used(r)).cloned()
-            else {
-                continue;
-            };
+            let Some((regex, _)) = self.expressions.get_key_value(&**pattern) else { continue };
+            let regex = regex.clone();
             let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
             let topics: Box<[Text]> = names.into_iter().map(Text::from).collect();
             let known = self.regexes.get(&regex);
@@ -78,8 +72,7 @@ impl ConsumerGroup {
 
     /// Drops what an expression stands for when nobody subscribes by it any more.
     pub(super) fn forget_regex(&mut self, core: &mut Core, regex: &Text) {
-        let is_used = self.members.values().any(|member| member.value.regex.as_ref() == Some(regex));
-        if !is_used && self.regexes.contains_key(regex) {
+        if !self.expressions.contains_key(regex) && self.regexes.contains_key(regex) {
             let record = Record::Regex { group: self.id.clone(), regex: regex.clone(), value: None };
             self.put(core, record);
         }

@@ -381,6 +381,22 @@ fn what_does_not_become_durable_never_was() {
 }
 
 #[test]
+fn a_group_that_was_replaced_comes_back_when_its_successor_fails() {
+    let mut w = world_of(&[("t", 1, 2)]);
+    w.beat(&Beat::join("a"));
+    let view = w.durable_view();
+    w.hold = true;
+    w.call(1, Request::ConsumerHeartbeat(Beat::stay("a", -1).request()));
+    let join = w.join(3, &Join::default());
+    w.advance(0);
+    w.fail(E::NotEnoughReplicas);
+    w.hold = false;
+    assert_eq!(code(w.joined(join).error_code), E::CoordinatorNotAvailable);
+    assert_eq!(w.durable_view(), view);
+    assert_eq!(code(w.beat(&Beat::stay("a", 2)).error_code), E::None);
+}
+
+#[test]
 fn a_compacted_log_loads() {
     let mut w = world_of(&[("t", 1, 4)]);
     w.beat(&Beat::join("a"));

@@ -195,6 +195,21 @@ fn a_downgrade_that_does_not_become_durable_leaves_the_consumer_group_alive() {
 }
 
 #[test]
+fn a_call_that_waits_in_a_group_that_never_was_is_answered() {
+    let mut w = world_of(&[("t", 1, 4)]);
+    let (old, _) = classic(&mut w);
+    w.beat(&Beat::join("new"));
+    w.hold = true;
+    w.call(1, Request::ConsumerHeartbeat(Beat::stay("new", -1).request()));
+    let parked = w.join(9, &Join { instance: Some("i".to_owned()), ..cooperative("", &[]) });
+    w.fail(E::NotLeaderOrFollower);
+    w.hold = false;
+    assert_eq!(code(w.joined(parked).error_code), E::NotCoordinator);
+    assert_eq!(w.described().members.len(), 2);
+    assert_eq!(w.heartbeat(&old, 1), E::RebalanceInProgress);
+}
+
+#[test]
 fn a_static_member_changes_its_protocol_with_its_process() {
     let mut w = world_of(&[("t", 1, 4)]);
     let call = w.join(5, &Join { instance: Some("i".to_owned()), ..cooperative("", &[]) });
