@@ -18,9 +18,12 @@ use rt::{Class, Core, Instant, Reservation, Slice, Stream, Task};
 
 use crate::handlers::{self, Reply};
 use crate::shard::Shard;
+use crate::shard::join::before;
 
 /// What a connection reads into while no large request is on its way.
 const READ_BYTES: usize = 4096;
+/// A fetch request up to this size is copied out of the memory for requests while it waits.
+const FETCH_COPIED_BYTES_MAX: usize = 1 << 20;
 /// Replies that are ready go out together, up to this many at a time.
 const REPLIES_PER_SEND_MAX: usize = 64;
 
@@ -37,6 +40,8 @@ struct Pending {
     /// What its frame was admitted with; goes back when it is answered.
     _memory: Option<Rc<Permit>>,
     task: Task<Reply>,
+    /// Given up when the connection ends, which a produce never is.
+    is_fetch: bool,
 }
 
 /// What the reading and the writing half share.
@@ -45,6 +50,7 @@ struct Shared {
     replies: RefCell<VecDeque<Pending>>,
     arrived: Event,
     answered: Event,
+    closing: Event,
     /// Requests whose answers have not left, and their bytes.
     in_flight: Cell<usize>,
     in_flight_bytes: Cell<usize>,
@@ -64,6 +70,7 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
         replies: RefCell::new(VecDeque::new()),
         arrived: Event::new(),
         answered: Event::new(),
+        closing: Event::new(),
         in_flight: Cell::new(0),
         in_flight_bytes: Cell::new(0),
         active_at: Cell::new(core.now()),
@@ -102,6 +109,7 @@ impl Shared {
         }
         self.arrived.notify_all();
         self.answered.notify_all();
+        self.closing.notify_all();
     }
 }
 
@@ -115,10 +123,17 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
         if shared.closed.get() {
             return;
         }
+        let is_fetch = handlers::is_fetch(&frame);
+        // A fetch may wait for long: not with memory that produce requests wait for.
+        let lean = is_fetch && frame.len() <= FETCH_COPIED_BYTES_MAX;
+        let (frame, memory) = match lean {
+            true => (Slice::from(frame.to_vec()), None),
+            false => (frame, input.memory.clone()),
+        };
         let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), frame));
         shared.in_flight.set(shared.in_flight.get() + 1);
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() + bytes);
-        let pending = Pending { bytes, _memory: input.memory.clone(), task };
+        let pending = Pending { bytes, _memory: memory, task, is_fetch };
         shared.replies.borrow_mut().push_back(pending);
         shared.arrived.notify_all();
     }
@@ -138,10 +153,10 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
         while let Some(pending) = done.take() {
             bytes_done += pending.bytes;
             replies += 1;
-            match pending.task.await {
-                Ok(Reply::Bytes(slices)) => out.extend(slices),
-                Ok(Reply::Nothing) => {}
-                Ok(Reply::Close) | Err(_) => keep_open = false,
+            match answer(&shared, pending).await {
+                Some(Reply::Bytes(slices)) => out.extend(slices),
+                Some(Reply::Nothing) => {}
+                Some(Reply::Close) | None => keep_open = false,
             }
             if keep_open && replies < REPLIES_PER_SEND_MAX {
                 done = shared.next_finished();
@@ -158,6 +173,18 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
         }
     }
     shared.close();
+}
+
+/// The answer to a request; none if the work on it panicked, or if it was a fetch and the connection ended.
+async fn answer(shared: &Shared, mut pending: Pending) -> Option<Reply> {
+    if !pending.is_fetch {
+        return pending.task.await.ok();
+    }
+    let answered = before(&mut pending.task, shared.closing.listen()).await;
+    if answered.is_none() {
+        pending.task.abort();
+    }
+    answered?.ok()
 }
 
 /// Sends all of it, piece by piece. False if the connection is broken.

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use coord::metadata::{Command, Metadata, NodeId};
-use coord::raft::{self, Durable, Effects, Entry, EntryKind, Node};
+use coord::raft::{self, Durable, ENTRY_BYTES_MAX, Effects, Entry, EntryKind, Node, ProposeError};
 use engine::folder::Folder;
 use engine::raft_log::{self, RaftLog, RaftSnapshot, Recovered};
 use rt::Core;
@@ -68,17 +68,27 @@ impl MetadataLog {
     /// whether the commands come to be is unknown until a restart.
     pub async fn commit(&self, commands: &[Command]) -> Result<Vec<Committed>, String> {
         let _turn = self.turn.acquire(1).await;
-        let mut state = self.take()?;
         let commands: Vec<Vec<u8>> = commands.iter().map(Command::encode).collect();
+        if commands.iter().any(|command| command.len() > ENTRY_BYTES_MAX) {
+            return Err(ProposeError::TooLarge.to_string());
+        }
+        let mut state = self.take()?;
         let bytes = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
         if let Err(error) = state.log.make_room(bytes).await {
             *self.state.borrow_mut() = Some(state);
             return Err(error.to_string());
         }
+        let mut committed = Vec::new();
         for command in commands {
-            state.node.propose(command).map_err(|error| error.to_string())?;
+            let mut proposed = state.node.propose(command.clone());
+            if proposed == Err(ProposeError::Busy) {
+                // What was proposed before is committed first.
+                committed.extend(state.work().await?);
+                proposed = state.node.propose(command);
+            }
+            proposed.map_err(|error| error.to_string())?;
         }
-        let committed = state.work().await?;
+        committed.extend(state.work().await?);
         *self.state.borrow_mut() = Some(state);
         Ok(committed)
     }

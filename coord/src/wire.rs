@@ -261,7 +261,7 @@ mod tests {
     fn hostile_lengths_are_refused_before_memory_is_taken() {
         let cases: &[(&[u8], codec::Error)] = &[
             (&[], codec::Error::Truncated),
-            (&[0xff, 0xff, 0xff, 0xff, 0x0f], codec::Error::Truncated),
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], codec::Error::TooLong),
             (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x01], codec::Error::Varint),
             (&[0x05, b'a'], codec::Error::Truncated),
             (&[0x02, 0xff], codec::Error::Utf8),

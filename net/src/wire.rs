@@ -41,6 +41,8 @@ pub enum Error {
     Null,
     /// More elements than the bytes that are left can hold, or than one frame may make us allocate.
     TooMany,
+    /// A string that is longer than Kafka allows in any version, 32,767 bytes.
+    TooLong,
     /// A string that is not UTF-8.
     Utf8,
     /// A tagged field whose content is shorter or longer than its announced length.
@@ -57,6 +59,7 @@ impl fmt::Display for Error {
             Error::NegativeLength => "a length is negative",
             Error::Null => "a field that must not be null is null",
             Error::TooMany => "an array announces more elements than the message can hold",
+            Error::TooLong => "a string is longer than 32,767 bytes",
             Error::Utf8 => "a string is not UTF-8",
             Error::TagLength => "a tagged field differs from its announced length",
             Error::Version => "the version is not known",

@@ -241,6 +241,20 @@ fn a_large_request_that_never_ends_gives_way_to_others() {
 }
 
 #[test]
+fn a_long_poll_ends_with_its_connection() {
+    live(&SimDisk::new(), |core, _| async move {
+        let (shard, mut clients) = served(&core, &[], 1).await;
+        let free = shard.fetches_waiting.available();
+        clients[0].send(fetch(0, 0, i32::MAX)).await;
+        core.sleep(Duration::from_secs(1)).await;
+        assert_eq!(shard.fetches_waiting.available(), free - 1, "it waits");
+        clients.clear();
+        core.sleep(Duration::from_secs(1)).await;
+        assert_eq!(shard.fetches_waiting.available(), free);
+    });
+}
+
+#[test]
 fn pieces_are_cut_at_their_size() {
     let check = |lengths: &[usize], bytes: usize, now: &[usize], later: &[usize]| {
         let mut slices: Vec<Slice> = lengths.iter().map(|&length| Slice::from(vec![1; length])).collect();

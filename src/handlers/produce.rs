@@ -16,9 +16,10 @@ use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
 use crate::shard::join::join_all;
-use crate::shard::mail::{Answer, Ask, ProduceAsk, ProducePart, Produced};
+use crate::shard::mail::{Answer, Ask, ProduceAsk, ProducePart, Produced, Wait};
 
 const ACKS_NONE: i16 = 0;
+const ACKS_LEADER: i16 = 1;
 /// zstd may be sent from this version on.
 const ZSTD_FROM: i16 = 7;
 
@@ -76,11 +77,13 @@ async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[boo
             }
         }
     }
-    let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
-    let wait = body.acks != ACKS_NONE;
-    let asks = by_owner
-        .into_iter()
-        .map(|(owner, parts)| shard.ask(owner, Ask::Produce(ProduceAsk { wait, timeout, parts })));
+    let wait = match body.acks {
+        ACKS_NONE => Wait::Not,
+        ACKS_LEADER => Wait::UntilDurable,
+        _ => Wait::AtMost(Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0))),
+    };
+    let asks =
+        by_owner.into_iter().map(|(owner, parts)| shard.ask(owner, Ask::Produce(ProduceAsk { wait, parts })));
     for answer in join_all(asks).await {
         if let Answer::Produce(parts) = answer {
             for part in parts {

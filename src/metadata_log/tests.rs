@@ -139,8 +139,9 @@ fn a_full_disk_refuses_a_command_and_takes_it_when_there_is_space_again() {
         let (disk, outcomes) = (at_once.clone(), outcomes.clone());
         async move {
             let (log, _) = open(&core).await;
-            let name = "x".repeat(2 << 20);
-            let large = [Command::SetFeature { name, level: 1 }];
+            // More than the room that was taken ahead.
+            let feature = |n: usize| Command::SetFeature { name: "x".repeat(30_000 + n), level: 1 };
+            let large: Vec<Command> = (0..70).map(feature).collect();
             disk.fail_next(OpKind::Allocate, Fault::Error(28));
             for _ in 0..2 {
                 let taken = log.commit(&large).await.is_ok();

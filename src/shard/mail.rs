@@ -72,10 +72,19 @@ pub enum Answer {
 
 #[derive(Debug)]
 pub struct ProduceAsk {
-    /// The answer waits until the records are committed.
-    pub wait: bool,
-    pub timeout: Duration,
+    pub wait: Wait,
     pub parts: Vec<ProducePart>,
+}
+
+/// How long a produce waits until its records are committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// acks=0.
+    Not,
+    /// acks=1: Kafka applies no timeout to the leader's own write.
+    UntilDurable,
+    /// acks=all.
+    AtMost(Duration),
 }
 
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::shard::hosted::Hosted;
 use crate::shard::join::{before, join_all};
 use crate::shard::mail::{
     Answer, Ask, EpochEndAsk, EpochEndFound, FetchAsk, FetchPart, Fetched, OffsetAsk, OffsetFound,
-    ProduceAsk, ProducePart, Produced, WantedOffset, WatchAsk,
+    ProduceAsk, ProducePart, Produced, Wait, WantedOffset, WatchAsk,
 };
 
 pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
@@ -43,12 +43,14 @@ pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
     }
 }
 
+/// The parts side by side, each drawing its turn before any of them waits: one that waits for a roll or for memory holds
+/// up no other, and two requests keep their order in every partition.
 async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
-    let mut produced = Vec::with_capacity(ask.parts.len());
+    let appends = ask.parts.into_iter().map(|part| append(shard, part));
+    let mut produced = Vec::new();
     let mut waiting = Vec::new();
-    for part in ask.parts {
-        let place = produced.len();
-        match append(shard, part).await {
+    for (place, appended) in join_all(appends).await.into_iter().enumerate() {
+        match appended {
             Ok((log, done, last)) => {
                 waiting.push((place, log, last));
                 produced.push(done);
@@ -56,11 +58,16 @@ async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
             Err(failed) => produced.push(failed),
         }
     }
-    if !ask.wait || shard.settings.faults.ack_before_durable {
+    if ask.wait == Wait::Not || shard.settings.faults.ack_before_durable {
         return produced;
     }
     let commits = waiting.into_iter().map(|(place, log, last)| async move {
-        (place, before(log.committed(last), shard.core.sleep(ask.timeout)).await)
+        let committed = log.committed(last);
+        let outcome = match ask.wait {
+            Wait::AtMost(limit) => before(committed, shard.core.sleep(limit)).await,
+            Wait::Not | Wait::UntilDurable => Some(committed.await),
+        };
+        (place, outcome)
     });
     for (place, outcome) in join_all(commits).await {
         match outcome {

@@ -18,7 +18,7 @@ use super::*;
 use crate::config::{Config, Setting};
 use crate::controller::{MorePartitions, NewTopic};
 use crate::metadata_log::MetadataLog;
-use crate::shard::mail::{FetchAsk, FetchPart, Fetched, ProduceAsk, ProducePart, Produced};
+use crate::shard::mail::{FetchAsk, FetchPart, Fetched, ProduceAsk, ProducePart, Produced, Wait};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -93,7 +93,7 @@ pub(crate) fn batch(value: &str) -> Slice {
 
 async fn produce(shard: &Rc<Shard>, partition: PartitionId, value: &str) -> (ErrorCode, i64) {
     let part = ProducePart { place: 0, partition, records: batch(value) };
-    let ask = ProduceAsk { wait: true, timeout: Duration::from_secs(5), parts: vec![part] };
+    let ask = ProduceAsk { wait: Wait::AtMost(Duration::from_secs(5)), parts: vec![part] };
     match shard.ask(shard.core.id(), Ask::Produce(ask)).await {
         Answer::Produce(mut produced) => {
             let Produced { error, base_offset, .. } = produced.remove(0);
@@ -237,4 +237,37 @@ fn no_more_partitions_than_the_limit_are_created() {
         assert!(grown[0].1.as_ref().is_err_and(|refused| refused.message.contains("limits.partitions_max")));
         assert_eq!(shard.metadata.borrow().partition_count(), 5);
     });
+}
+
+#[test]
+fn a_part_that_waits_does_not_let_a_later_request_pass_the_parts_behind_it() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, SimConfig::default());
+        let ended = sim.run(|core| async move {
+            let shard = start(&core, Faults::default()).await;
+            // Packing anew happens on a helper thread, so that every append waits for something.
+            let configs = vec![("compression.type".to_owned(), Some("gzip".to_owned()))];
+            let topic = NewTopic { num_partitions: 2, configs, ..NewTopic::with_defaults(TOPIC.to_owned()) };
+            let ask = ControllerRequest::CreateTopics { topics: vec![topic], validate_only: false };
+            assert!(matches!(shard.ask_controller(ask).await, ControllerAnswer::CreatedTopics(_)));
+            let part = |place, index, value: &str| ProducePart {
+                place,
+                partition: PartitionId { topic: topic_id(&shard), index },
+                records: batch(value),
+            };
+            let ask = |parts| Ask::Produce(ProduceAsk { wait: Wait::UntilDurable, parts });
+            let asks = [ask(vec![part(0, 0, "a"), part(1, 1, "first")]), ask(vec![part(0, 1, "second")])];
+            let answers = asks.map(|ask| {
+                let shard = shard.clone();
+                core.spawn(Class::Produce, async move { shard.ask(shard.core.id(), ask).await })
+            });
+            let mut offsets = Vec::new();
+            for answer in answers {
+                let Ok(Answer::Produce(produced)) = answer.await else { panic!("it is answered") };
+                offsets.push(produced.last().expect("a part").base_offset);
+            }
+            assert_eq!(offsets, [0, 1]);
+        });
+        ended.expect("runs");
+    }
 }

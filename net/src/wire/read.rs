@@ -121,6 +121,8 @@ impl<'a> Reader<'a> {
 
     pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<Cow<'a, str>>, Error> {
         let Some(length) = self.length(flexible, |r| r.i16().map(i32::from))? else { return Ok(None) };
+        // The compact kind could hold more; Kafka refuses it too.
+        i16::try_from(length).map_err(|_| Error::TooLong)?;
         let bytes = self.take(length)?;
         std::str::from_utf8(bytes).map(|text| Some(Cow::Borrowed(text))).map_err(|_| Error::Utf8)
     }
@@ -234,6 +236,7 @@ mod tests {
         check(true, &[1], Ok(Some("")));
         check(true, &[0], Ok(None));
         check(true, &[3, b'a'], Err(Error::Truncated));
+        check(true, &[0x81, 0x80, 0x02], Err(Error::TooLong));
     }
 
     #[test]
