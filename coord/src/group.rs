@@ -27,6 +27,7 @@ pub mod fuzz;
 mod interner;
 mod migrate;
 pub mod offsets;
+mod partition;
 mod pending;
 pub mod per_topic;
 pub mod records;
@@ -43,6 +44,7 @@ use crate::error_code::ErrorCode;
 use crate::metadata::{Image, Topic};
 
 pub use call::{Answer, Call, CallId, Request, translate};
+pub use partition::partition_for;
 pub use records::RecordBytes;
 pub use settings::{GroupConfig, MigrationPolicy, Settings};
 
