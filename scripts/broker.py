@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 READY = "ready: kafka "
+READY_ADMIN = "ready: admin "
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
 
@@ -17,12 +18,14 @@ class NotReady(Exception):
 
 
 class Broker:
-    """One broker over one data folder. Its output goes to `log`; `start_ms` is from spawn to ready."""
+    """One broker over one data folder. Its output goes to `log`; `start_ms` is from spawn to ready; `metrics` is where it tells
+    its metrics, if that is asked for."""
 
-    def __init__(self, program, data, listen="127.0.0.1:0", more=(), keep=False):
+    def __init__(self, program, data, listen="127.0.0.1:0", more=(), keep=False, metrics=False):
         self.program, self.data, self.listen, self.more = Path(program), Path(data), listen, list(more)
+        self.more += ["--set", "admin.listen=127.0.0.1:0"] if metrics else []
         self.log = self.data.with_name(self.data.name + ".log")
-        self.process = self.address = self.start_ms = None
+        self.process = self.address = self.metrics = self.start_ms = None
         if not keep:
             shutil.rmtree(self.data, ignore_errors=True)
             self.log.unlink(missing_ok=True)
@@ -43,11 +46,13 @@ class Broker:
                                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace")
         timer = threading.Timer(READY_SECONDS_MAX, self.process.kill)
         timer.start()
-        self.address, before = None, []
+        self.address, self.metrics, before = None, None, []
         for line in self.process.stdout:
             before.append(line)
             if on_line:
                 on_line(line)
+            if line.startswith(READY_ADMIN):
+                self.metrics = line[len(READY_ADMIN):].strip()
             if line.startswith(READY):
                 self.address = line[len(READY):].strip()
                 break

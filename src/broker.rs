@@ -14,6 +14,7 @@ use engine::store::Store;
 use net::error_code::ErrorCode;
 use rt::{Class, Core, CoreId, Listener, LockGuard, Mesh, Port};
 
+use crate::admin;
 use crate::connection;
 use crate::controller::Controller;
 use crate::metadata_log::MetadataLog;
@@ -36,6 +37,8 @@ pub struct Start {
     pub settings: Settings,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where operators are served, if at all.
+    pub admin: Option<SocketAddr>,
     /// The host that clients are told, and the port if it is not the one listened on.
     pub advertised_host: String,
     pub advertised_port: Option<u16>,
@@ -126,6 +129,7 @@ impl Broker {
 /// What there is to tell when a broker serves.
 pub struct Ready {
     pub address: SocketAddr,
+    pub admin: Option<SocketAddr>,
     /// Which driver runs, and why.
     pub driver: String,
     pub partitions: usize,
@@ -192,6 +196,7 @@ struct Begun {
     metadata: Metadata,
     log: MetadataLog,
     listener: Listener,
+    admin: Option<Listener>,
 }
 
 async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
@@ -199,12 +204,16 @@ async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
     let (folder, lock) =
         Folder::open(core, &settings.data, core.random_u64()).await.map_err(|error| error.to_string())?;
     let listener = listen_first(core, common.start.listen).await?;
+    let admin = match common.start.admin {
+        Some(address) => Some(admin::listen(core, address).await?),
+        None => None,
+    };
     let (log, mut metadata) =
         MetadataLog::open(core, &folder, settings.node_id).await.map_err(|error| error.to_string())?;
     let port = common.start.advertised_port.unwrap_or(listener.local_addr().port());
     let told = settings::listener(common.start.advertised_host.clone(), port);
     register(core, settings, folder.uuid(), told, &log, &mut metadata).await?;
-    Ok(Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener })
+    Ok(Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener, admin })
 }
 
 /// Makes this process the incarnation that leads: every partition it leads gets a new epoch, in one command, before the
@@ -257,7 +266,7 @@ async fn listen_first(core: &Core, address: SocketAddr) -> Result<Listener, Stri
 
 async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, others: &[CoreId]) {
     let began = core.now();
-    let Begun { folder, _lock, metadata, log, listener } = begun;
+    let Begun { folder, _lock, metadata, log, listener, admin } = begun;
     let image = metadata.image().clone();
     let address = listener.local_addr();
     let shard = make_shard(&core, common, folder.clone(), image.clone(), port);
@@ -284,8 +293,12 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     let searched_bytes = opened_all.iter().map(|opened| opened.searched_bytes).sum();
     let failed = opened_all.into_iter().flat_map(|opened| opened.failed).collect();
     let accepting = core.spawn(Class::Control, accept(shard.clone(), listener, common.connections.clone()));
+    let admin_address = admin.as_ref().map(|listener| listener.local_addr());
+    let administering =
+        admin.map(|listener| core.spawn(Class::Control, admin::serve(shard.clone(), listener)));
     (common.ready)(&Ready {
         address,
+        admin: admin_address,
         driver: core.describe(),
         partitions,
         searched_bytes,
@@ -301,6 +314,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
 
     (common.stop)(core.clone()).await;
     accepting.abort();
+    administering.into_iter().for_each(|task| task.abort());
     let stops = others.iter().map(|other| shard.ask(*other, Ask::Stop));
     let (others_stopped, own_stopped) = (join_all(stops).await, shard.stop().await);
     let clean =
@@ -318,7 +332,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
 async fn follow(core: Core, common: &Common, port: Port<Mail>) {
     let (from, id, beginning) = loop {
         match port.recv().await {
-            (from, Mail::Ask { id, ask: Ask::Begin(beginning) }) => break (from, id, beginning),
+            (from, Mail::Ask { id, ask: Ask::Begin(beginning), .. }) => break (from, id, beginning),
             (_, Mail::End) => return,
             // Nothing else is sent to a core that has not begun.
             (_, _) => {}
@@ -422,7 +436,10 @@ async fn accept(shard: Rc<Shard>, listener: Listener, open: Arc<AtomicUsize>) {
             );
         }
         full = counted.is_none();
-        let Some(counted) = counted else { continue };
+        let Some(counted) = counted else {
+            shard.metrics.connection_refused();
+            continue;
+        };
         let shard = shard.clone();
         shard.core.clone().spawn(Class::Produce, async move {
             let _counted = counted;

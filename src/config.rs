@@ -61,6 +61,7 @@ impl fmt::Display for Problems {
 pub struct Config {
     pub node: Node,
     pub listeners: Listeners,
+    pub admin: Admin,
     pub data: Data,
     pub cores: Wish,
     pub runtime: Runtime,
@@ -87,6 +88,11 @@ pub struct Address {
 pub struct Listeners {
     pub kafka: Address,
     pub advertised: Option<Address>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Admin {
+    pub listen: Option<Address>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -222,9 +228,9 @@ impl Address {
         self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
     }
 
-    /// The first address the name stands for.
-    pub fn resolve(&self) -> Result<SocketAddr, String> {
-        let hint = "name an address of this host in listeners.kafka, such as 127.0.0.1:9092 or 0.0.0.0:9092";
+    /// The first address the name stands for. `key` is where it can be changed.
+    pub fn resolve(&self, key: &str) -> Result<SocketAddr, String> {
+        let hint = format!("name an address of this host in {key}, such as 127.0.0.1:{}", self.port);
         let mut found = (self.host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(|error| format!("the listener {self} cannot be resolved: {error}; {hint}"))?;

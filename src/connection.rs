@@ -12,11 +12,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use net::api::ApiKey;
 use net::frame::{Cut, FrameCutter};
 use rt::sync::{Event, Permit};
 use rt::{Class, Core, Instant, Reservation, Slice, Stream, Task};
 
-use crate::handlers::{self, Reply};
+use crate::handlers::{self, Answered, Reply};
 use crate::shard::Shard;
 use crate::shard::join::before;
 
@@ -39,7 +40,9 @@ struct Pending {
     bytes: usize,
     /// What its frame was admitted with; goes back when it is answered.
     _memory: Option<Rc<Permit>>,
-    task: Task<Reply>,
+    /// When all of it had arrived.
+    received: Instant,
+    task: Task<Answered>,
     /// Given up when the connection ends, which a produce never is.
     is_fetch: bool,
 }
@@ -79,7 +82,8 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
         closed: Cell::new(false),
     });
     let _listed = shard.connections.list(&shared);
-    let writer = core.spawn(Class::Produce, write_replies(core.clone(), shared.clone()));
+    shard.metrics.connection_accepted();
+    let writer = core.spawn(Class::Produce, write_replies(shard.clone(), shared.clone()));
     read_requests(&shard, &shared).await;
     shared.close();
     // The writer has nothing to send any more; it ends as soon as it sees the closed mark.
@@ -130,17 +134,20 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
             true => (Slice::from(frame.to_vec()), None),
             false => (frame, input.memory.clone()),
         };
-        let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), frame));
+        let received = shard.core.now();
+        let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), frame, received));
         shared.in_flight.set(shared.in_flight.get() + 1);
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() + bytes);
-        let pending = Pending { bytes, _memory: memory, task, is_fetch };
+        let pending = Pending { bytes, _memory: memory, received, task, is_fetch };
         shared.replies.borrow_mut().push_back(pending);
         shared.arrived.notify_all();
     }
 }
 
-async fn write_replies(core: Core, shared: Rc<Shared>) {
+async fn write_replies(shard: Rc<Shard>, shared: Rc<Shared>) {
     let mut out: Vec<Slice> = Vec::new();
+    // Key, arrival and readiness of what is in `out`.
+    let mut leaving: Vec<(ApiKey, Instant, Instant)> = Vec::new();
     while !shared.closed.get() {
         let next = shared.replies.borrow_mut().pop_front();
         let Some(first) = next else {
@@ -153,17 +160,24 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
         while let Some(pending) = done.take() {
             bytes_done += pending.bytes;
             replies += 1;
+            let received = pending.received;
             match answer(&shared, pending).await {
-                Some(Reply::Bytes(slices)) => out.extend(slices),
-                Some(Reply::Nothing) => {}
-                Some(Reply::Close) | None => keep_open = false,
+                Some(Answered { reply: Reply::Bytes(slices), key, ready }) => {
+                    out.extend(slices);
+                    leaving.extend(key.map(|key| (key, received, ready)));
+                }
+                Some(Answered { reply: Reply::Nothing, .. }) => {}
+                Some(Answered { reply: Reply::Close, .. }) | None => keep_open = false,
             }
             if keep_open && replies < REPLIES_PER_SEND_MAX {
                 done = shared.next_finished();
             }
         }
         if !out.is_empty() {
-            keep_open &= send(&core, &shared, std::mem::take(&mut out)).await;
+            keep_open &= send(&shard.core, &shared, std::mem::take(&mut out)).await;
+            for (key, received, ready) in leaving.drain(..) {
+                shard.metrics.answered(key, received, ready, shared.active_at.get());
+            }
         }
         shared.in_flight.set(shared.in_flight.get() - replies);
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() - bytes_done);
@@ -176,7 +190,7 @@ async fn write_replies(core: Core, shared: Rc<Shared>) {
 }
 
 /// The answer to a request; none if the work on it panicked, or if it was a fetch and the connection ended.
-async fn answer(shared: &Shared, mut pending: Pending) -> Option<Reply> {
+async fn answer(shared: &Shared, mut pending: Pending) -> Option<Answered> {
     if !pending.is_fetch {
         return pending.task.await.ok();
     }
@@ -265,6 +279,8 @@ impl<'a> Input<'a> {
         let mut buffer = self.shard.core.buffers().take(size, Reservation::Produce).await;
         buffer[..head.len()].copy_from_slice(&head);
         let mut filled = head.len();
+        // Out of the old buffer and into the new one.
+        self.shard.metrics.head_moved(2 * head.len());
         while filled < wanted {
             let room = filled..buffer.len();
             let (received, back) = self.shared.stream.recv(buffer, room).await;

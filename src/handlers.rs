@@ -9,8 +9,9 @@ use std::rc::Rc;
 use net::api::ApiKey;
 use net::header::{RequestHeader, ResponseHeader};
 use net::wire::{Decode, Encode, Reader, Writer};
-use rt::Slice;
+use rt::{Instant, Slice};
 
+use crate::metrics::Stage;
 use crate::shard::Shard;
 
 mod api_versions;
@@ -36,6 +37,14 @@ pub enum Reply {
     Nothing,
     /// End the connection.
     Close,
+}
+
+/// A request that was worked on, and when its answer was ready. Without a key it was none of ours.
+#[derive(Debug)]
+pub struct Answered {
+    pub reply: Reply,
+    pub key: Option<ApiKey>,
+    pub ready: Instant,
 }
 
 /// One API and its versions.
@@ -93,6 +102,8 @@ impl From<net::wire::EncodeError> for Unanswerable {
 pub struct Request<'a> {
     pub shard: &'a Rc<Shard>,
     pub version: i16,
+    /// When all of it had arrived.
+    pub received: Instant,
     header: RequestHeader<'a>,
     body: &'a [u8],
     /// The memory that the body lies in, from which slices are taken that outlive the request.
@@ -116,11 +127,17 @@ impl<'a> Request<'a> {
         self.answer_in(body, self.version)
     }
 
+    /// Notes the end of a stage that began when the request was received.
+    fn parsed(&self, stage: Stage) {
+        self.shard.metrics.stage(stage, self.received, self.shard.core.now());
+    }
+
     fn answer_in<T: Encode>(&self, body: &T, version: i16) -> Result<Reply, Unanswerable> {
         let mut writer = Writer::new();
         let header = ResponseHeader { correlation_id: self.header.correlation_id };
         header.encode(&mut writer, self.header.key, self.version);
         body.encode(&mut writer, version)?;
+        self.shard.metrics.errors(self.header.key, writer.errors());
         Ok(Reply::Bytes(writer.finish()?))
     }
 }
@@ -130,12 +147,23 @@ pub fn is_fetch(frame: &[u8]) -> bool {
     frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Fetch as i16)
 }
 
-/// Answers one request frame.
-pub async fn handle(shard: Rc<Shard>, frame: Slice) -> Reply {
-    route(&shard, &frame).await.unwrap_or(Reply::Close)
+/// Answers one request frame, which was whole at `received`.
+pub async fn handle(shard: Rc<Shard>, frame: Slice, received: Instant) -> Answered {
+    let mut key = None;
+    let reply = route(&shard, &frame, received, &mut key).await.unwrap_or(Reply::Close);
+    if matches!(reply, Reply::Close) {
+        shard.metrics.unanswerable();
+    }
+    Answered { reply, key, ready: shard.core.now() }
 }
 
-async fn route(shard: &Rc<Shard>, frame: &Slice) -> Result<Reply, Unanswerable> {
+/// `taken_up` becomes the key of what is served.
+async fn route(
+    shard: &Rc<Shard>,
+    frame: &Slice,
+    received: Instant,
+    taken_up: &mut Option<ApiKey>,
+) -> Result<Reply, Unanswerable> {
     let mut reader = Reader::new(frame);
     let header = RequestHeader::decode(&mut reader)?;
     let (key, version) = (header.key, header.version);
@@ -144,7 +172,9 @@ async fn route(shard: &Rc<Shard>, frame: &Slice) -> Result<Reply, Unanswerable> 
     if !known && key != ApiKey::ApiVersions {
         return Err(Unanswerable);
     }
-    let request = Request { shard, version, header, body: reader.rest(), frame };
+    *taken_up = Some(key);
+    shard.metrics.request(key);
+    let request = Request { shard, version, received, header, body: reader.rest(), frame };
     match key {
         ApiKey::ApiVersions if !known => api_versions::refuse_version(&request),
         ApiKey::ApiVersions => api_versions::handle(&request),

@@ -15,11 +15,12 @@ use engine::folder::Folder;
 use engine::ids::PartitionId;
 use engine::store::Store;
 use rt::sync::{Event, Permit, Semaphore, oneshot};
-use rt::{Class, Core, CoreId, Port, Task};
+use rt::{Class, Core, CoreId, Instant, Port, Task};
 
 use crate::connection::{self, Connections};
 use crate::controller::{Controller, ControllerAnswer, ControllerRequest};
 use crate::fetch_session::Sessions;
+use crate::metrics::Metrics;
 use crate::settings::{Limits, Settings};
 
 pub mod hosted;
@@ -97,6 +98,7 @@ pub struct Shard {
     pub ownership: RefCell<Ownership>,
     pub sessions: RefCell<Sessions>,
     pub producer_ids: RefCell<ProducerIds>,
+    pub metrics: Metrics,
     pub(crate) losses: RefCell<Losses>,
     /// Fetches that wait for data.
     pub(crate) fetches_waiting: Semaphore,
@@ -131,6 +133,7 @@ impl Shard {
             settings,
             metadata: RefCell::new(metadata),
             producer_ids: RefCell::default(),
+            metrics: Metrics::default(),
             losses: RefCell::default(),
             fetches_waiting,
             store,
@@ -162,7 +165,7 @@ impl Shard {
         let (sender, receiver) = oneshot::channel();
         self.pending.borrow_mut().insert(id, sender);
         let forget = Forget { shard: self, to, id };
-        self.port.send(to, Mail::Ask { id, ask }).await;
+        self.port.send(to, Mail::Ask { id, ask, sent: self.core.now() }).await;
         let answer = receiver.await.unwrap_or(Answer::Failed);
         drop(forget);
         answer
@@ -181,14 +184,17 @@ impl Shard {
         loop {
             let (from, mail) = self.port.recv().await;
             match mail {
-                Mail::Answer { id, answer } => {
+                Mail::Answer { id, answer, sent } => {
+                    if let Some(hop) = answer.hop() {
+                        self.metrics.stage(hop, sent, self.core.now());
+                    }
                     // The asker may have gone away meanwhile.
                     let sender = self.pending.borrow_mut().remove(&id);
                     if let Some(sender) = sender {
                         drop(sender.send(answer));
                     }
                 }
-                Mail::Ask { id, ask } => self.clone().work_for(from, id, ask),
+                Mail::Ask { id, ask, sent } => self.clone().work_for(from, id, ask, sent),
                 Mail::Squeeze => connection::squeeze(&self),
                 Mail::End => self.ended.notify_all(),
                 Mail::Forget { id } => {
@@ -201,9 +207,9 @@ impl Shard {
         }
     }
 
-    fn work_for(self: Rc<Self>, from: CoreId, id: u64, ask: Ask) {
+    fn work_for(self: Rc<Self>, from: CoreId, id: u64, ask: Ask, sent: Instant) {
         let class = match ask {
-            Ask::Control(_) | Ask::Apply(_) | Ask::Begin(_) | Ask::Stop => Class::Control,
+            Ask::Control(_) | Ask::Apply(_) | Ask::Begin(_) | Ask::Stop | Ask::Metrics => Class::Control,
             Ask::Produce(_) => Class::Produce,
             Ask::Fetch(_) | Ask::Watch(_) | Ask::Offsets(_) | Ask::EpochEnds(_) => Class::Fetch,
         };
@@ -218,6 +224,9 @@ impl Shard {
         let may_be_forgotten = matches!(ask, Ask::Watch(_));
         let shard = self.clone();
         let task = self.core.spawn(class, async move {
+            if let Some(hop) = ask.hop() {
+                shard.metrics.stage(hop, sent, shard.core.now());
+            }
             let mut reply = Reply { shard: shard.clone(), to: from, id, answer: Answer::Failed };
             reply.answer = owner::answer(&shard, ask).await;
         });
@@ -283,7 +292,7 @@ impl Shard {
 
     /// Answers a question that came before this shard existed.
     pub(crate) async fn answer(&self, to: CoreId, id: u64, answer: Answer) {
-        self.port.send(to, Mail::Answer { id, answer }).await;
+        self.port.send(to, Mail::Answer { id, answer, sent: self.core.now() }).await;
     }
 
     pub fn limits(&self) -> &Limits {
@@ -325,9 +334,8 @@ impl Drop for Reply {
     fn drop(&mut self) {
         let answer = std::mem::replace(&mut self.answer, Answer::Failed);
         self.shard.working.borrow_mut().remove(&(self.to, self.id));
-        let Err(mail) = self.shard.port.try_send(self.to, Mail::Answer { id: self.id, answer }) else {
-            return;
-        };
+        let mail = Mail::Answer { id: self.id, answer, sent: self.shard.core.now() };
+        let Err(mail) = self.shard.port.try_send(self.to, mail) else { return };
         let (shard, to) = (self.shard.clone(), self.to);
         self.shard.core.spawn(Class::Control, async move { shard.port.send(to, mail).await });
     }

@@ -57,6 +57,10 @@ pub struct Target {
     /// Process ids of the brokers, for their CPU time, memory and device writes. A broker of our own is always sampled.
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub broker_pid: Vec<u32>,
+    /// HOST:PORT of a Corelog's metrics (its admin.listen): where its time went and how often it copied, in the measured
+    /// window. A broker of our own is always asked.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub broker_metrics: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -11,11 +11,12 @@ use rt::Core;
 use crate::cli;
 use crate::link::{Error, Link, resolve};
 use crate::process::Broker;
-use crate::produce::pids;
+use crate::produce::Watched;
 use crate::progress::Progress;
 use crate::reading::{Extent, Reading};
 use crate::report::Report;
 use crate::run_on_core;
+use crate::stages::{self, Scraping};
 use crate::topic::{self, Topic};
 use crate::usage;
 use crate::writing::nanos;
@@ -25,12 +26,12 @@ const NS_PER_S: f64 = 1e9;
 
 pub fn run(options: &cli::Consume) -> Result<Report, Error> {
     let broker = Broker::find(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
-    let pids = pids(&options.target, &broker);
+    let watched = Watched::of(&options.target, &broker);
     let (bootstrap, asked) = (broker.bootstrap.clone(), options.clone());
     run_on_core(move |core| async move {
         let mut link = Link::connect(&core, resolve(&bootstrap)?).await?;
         let topic = topic::find(&mut link, &asked.target.topic, None).await?;
-        read(&core, &asked, &topic, &bootstrap, &pids).await
+        read(&core, &asked, &topic, &bootstrap, &watched).await
     })
 }
 
@@ -39,11 +40,13 @@ async fn read(
     options: &cli::Consume,
     topic: &Topic,
     bootstrap: &str,
-    pids: &[u32],
+    watched: &Watched,
 ) -> Result<Report, Error> {
     let damaged = Rc::new(Cell::new(0u64));
     let (damaged_seen, start) = (damaged.clone(), core.now().as_nanos());
-    let before = (usage::sample_all(&[std::process::id()]), usage::sample_all(pids));
+    let page = || watched.metrics.as_deref().map(|address| Scraping::start(address).end()).transpose();
+    let page_before = page()?;
+    let before = (usage::sample_all(&[std::process::id()]), usage::sample_all(&watched.pids));
     let reading =
         Reading::start(core, &options.fetch, options.consumers, topic, Extent::WholeLog, move |arrived| {
             if !arrived.batch.crc_is_valid() {
@@ -65,7 +68,8 @@ async fn read(
         }
     }
     progress.end();
-    let after = (usage::sample_all(&[std::process::id()]), usage::sample_all(pids));
+    let after = (usage::sample_all(&[std::process::id()]), usage::sample_all(&watched.pids));
+    let page_after = page()?;
     let used = |before: Option<_>, after: Option<_>| Some(usage::between(before?, after?));
     let counts = &reading.counts;
     let mut report = Report { command: "consume", ..Report::default() };
@@ -83,6 +87,8 @@ async fn read(
     let (records, bytes) = (counts.records.get(), counts.bytes.get());
     report.set_rates(records, counts.batches.get(), bytes, bytes, seconds);
     report.set_usage(used(before.0, after.0), used(before.1, after.1), bytes);
+    report.broker_stages =
+        page_before.zip(page_after).map(|(before, after)| stages::between(&before, &after));
     report.errors = counts.errors.borrow().clone();
     if damaged.get() > 0 {
         report.errors.insert("batches with a wrong checksum".to_owned(), damaged.get());

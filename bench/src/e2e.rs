@@ -13,7 +13,7 @@ use crate::histogram::Latencies;
 use crate::link::{Error, Link, resolve};
 use crate::payload::read_head;
 use crate::process::Broker;
-use crate::produce::{conditions, keep_histogram, new_run, pids, write};
+use crate::produce::{Watched, conditions, keep_histogram, new_run, write};
 use crate::reading::{Arrived, Extent, Reading};
 use crate::report::Report;
 use crate::run_on_core;
@@ -35,12 +35,17 @@ struct Arrivals {
 
 pub fn run(options: &cli::E2e) -> Result<Report, Error> {
     let broker = Broker::find(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
-    let pids = pids(&options.target, &broker);
+    let watched = Watched::of(&options.target, &broker);
     let (bootstrap, asked) = (broker.bootstrap.clone(), options.clone());
-    run_on_core(move |core| async move { measure(&core, &asked, &bootstrap, &pids).await })
+    run_on_core(move |core| async move { measure(&core, &asked, &bootstrap, &watched).await })
 }
 
-async fn measure(core: &Core, options: &cli::E2e, bootstrap: &str, pids: &[u32]) -> Result<Report, Error> {
+async fn measure(
+    core: &Core,
+    options: &cli::E2e,
+    bootstrap: &str,
+    watched: &Watched,
+) -> Result<Report, Error> {
     let mut link = Link::connect(core, resolve(bootstrap)?).await?;
     let topic = topic::find(&mut link, &options.target.topic, Some(&options.shape)).await?;
     let plans = Plans { run: new_run(), load: options.load.clone(), rate: Some(options.rate) };
@@ -53,7 +58,7 @@ async fn measure(core: &Core, options: &cli::E2e, bootstrap: &str, pids: &[u32])
             seen.borrow_mut().batch(&arrived, run, warm_at);
         })
         .await?;
-    let mut outcome = write(core, plans, &topic, None, pids, options.output.quiet).await?;
+    let mut outcome = write(core, plans, &topic, None, watched, options.output.quiet).await?;
     let acknowledged = outcome.report.total_acknowledged;
     let give_up_at = core.now() + ARRIVAL_WAIT;
     while arrivals.borrow().records < acknowledged && core.now() < give_up_at && !reading.is_over() {

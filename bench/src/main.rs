@@ -3,7 +3,7 @@
 //! - [`schedule`], [`payload`], [`batches`]: what is sent, and when it is meant to be.
 //! - [`writing`], [`reading`], [`link`], [`topic`]: how it goes over connections; on one core of `rt`.
 //! - [`produce`], [`consume`], [`e2e`], [`verify`], [`null_broker`], [`disk`]: the commands.
-//! - [`histogram`], [`report`], [`verdict`], [`ledger`], [`usage`], [`progress`]: what is found and how it is told.
+//! - [`histogram`], [`report`], [`verdict`], [`ledger`], [`usage`], [`stages`], [`progress`]: what is found and how it is told.
 //!
 //! Ends with 0 when all went well, 1 when a run could not be made, 2 when it was made and something is wrong: records
 //! refused, or faults found.
@@ -24,6 +24,7 @@ mod progress;
 mod reading;
 mod report;
 mod schedule;
+mod stages;
 mod topic;
 mod usage;
 mod verdict;

@@ -16,10 +16,14 @@ const READY_WAIT: Duration = Duration::from_secs(30);
 const STOP_WAIT: Duration = Duration::from_secs(30);
 const STOP_POLL: Duration = Duration::from_millis(10);
 const READY: &str = "ready: kafka ";
+/// Comes before it where the broker was told to listen for this.
+const READY_ADMIN: &str = "ready: admin ";
 
 /// Where the load goes, and what must be ended after it.
 pub struct Broker {
     pub bootstrap: String,
+    /// Where a broker of our own tells its metrics.
+    metrics: Option<String>,
     child: Option<Child>,
     /// Removed at the end.
     folder: Option<PathBuf>,
@@ -29,14 +33,18 @@ impl Broker {
     /// The broker that was named, one that listens at the usual place, or one of our own.
     pub fn find(bootstrap: Option<&str>, data: Option<&Path>) -> io::Result<Broker> {
         if let Some(bootstrap) = bootstrap {
-            return Ok(Broker { bootstrap: bootstrap.to_owned(), child: None, folder: None });
+            return Ok(Broker::of_others(bootstrap));
         }
         let usual: SocketAddr = USUAL_BOOTSTRAP.parse().expect("a constant address");
         if data.is_none() && TcpStream::connect_timeout(&usual, CONNECT_WAIT).is_ok() {
             eprintln!("bench: using the broker that listens on {USUAL_BOOTSTRAP}");
-            return Ok(Broker { bootstrap: USUAL_BOOTSTRAP.to_owned(), child: None, folder: None });
+            return Ok(Broker::of_others(USUAL_BOOTSTRAP));
         }
         Broker::start(data)
+    }
+
+    fn of_others(bootstrap: &str) -> Broker {
+        Broker { bootstrap: bootstrap.to_owned(), metrics: None, child: None, folder: None }
     }
 
     fn start(data: Option<&Path>) -> io::Result<Broker> {
@@ -57,17 +65,23 @@ impl Broker {
         );
         let mut command = Command::new(&program);
         command.arg("start").arg("--data").arg(kept_in).args(["--listen", "127.0.0.1:0"]);
-        let (child, bootstrap) = spawn_until_ready(command)?;
-        eprintln!("bench: it is ready on {bootstrap}");
-        Ok(Broker { bootstrap, child: Some(child), folder })
+        command.args(["--set", "admin.listen=127.0.0.1:0"]);
+        let (child, ready) = spawn_until_ready(command)?;
+        eprintln!("bench: it is ready on {}", ready.kafka);
+        Ok(Broker { bootstrap: ready.kafka, metrics: ready.admin, child: Some(child), folder })
     }
 
     /// A null broker in a process of its own.
     pub fn null(partitions: usize) -> io::Result<Broker> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["null-broker", "--listen", "127.0.0.1:0", "--partitions", &partitions.to_string()]);
-        let (child, bootstrap) = spawn_until_ready(command)?;
-        Ok(Broker { bootstrap, child: Some(child), folder: None })
+        let (child, ready) = spawn_until_ready(command)?;
+        Ok(Broker { bootstrap: ready.kafka, metrics: None, child: Some(child), folder: None })
+    }
+
+    /// Where this broker's metrics are: as was `asked`, else those of a broker of our own.
+    pub fn metrics(&self, asked: Option<&str>) -> Option<String> {
+        asked.map(str::to_owned).or_else(|| self.metrics.clone())
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -95,21 +109,32 @@ fn fresh_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
+/// Where a broker said it listens.
+struct Ready {
+    kafka: String,
+    admin: Option<String>,
+}
+
 /// Starts it and waits for its line; what it says before is shown when it ends without.
-fn spawn_until_ready(mut command: Command) -> io::Result<(Child, String)> {
+fn spawn_until_ready(mut command: Command) -> io::Result<(Child, Ready)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().expect("it was asked for");
     let (found, ready) = mpsc::channel();
     thread::spawn(move || {
         // Reads on to the end, so that the pipe never fills.
+        let mut admin = None;
         for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix(READY_ADMIN) {
+                admin = Some(address.trim().to_owned());
+            }
             if let Some(address) = line.strip_prefix(READY) {
-                let _nobody_waits_any_more = found.send(address.trim().to_owned());
+                let ready = Ready { kafka: address.trim().to_owned(), admin: admin.take() };
+                let _nobody_waits_any_more = found.send(ready);
             }
         }
     });
     match ready.recv_timeout(READY_WAIT) {
-        Ok(address) => Ok((child, address)),
+        Ok(ready) => Ok((child, ready)),
         Err(_) => {
             stop(&mut child);
             Err(io::Error::other("the broker did not get ready"))

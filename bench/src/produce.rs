@@ -13,6 +13,7 @@ use crate::process::Broker;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::run_on_core;
+use crate::stages::{self, Scraping, Stages};
 use crate::topic::{self, Topic};
 use crate::usage;
 use crate::verdict::Expected;
@@ -34,7 +35,7 @@ pub struct Outcome {
 pub fn run(options: &cli::Produce) -> Result<Report, Error> {
     let broker = Broker::find(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
     let plans = Plans { run: new_run(), load: options.load.clone(), rate: options.rate };
-    let pids = pids(&options.target, &broker);
+    let watched = Watched::of(&options.target, &broker);
     let bootstrap = broker.bootstrap.clone();
     let (asked, run) = (options.clone(), plans.run);
     let (mut outcome, topic) = run_on_core(move |core| async move {
@@ -44,7 +45,7 @@ pub fn run(options: &cli::Produce) -> Result<Report, Error> {
             Some(path) => Some(ledger::Writer::create(path, plans.run, &topic.name)?),
             None => None,
         };
-        let outcome = write(&core, plans, &topic, ledger, &pids, asked.output.quiet).await?;
+        let outcome = write(&core, plans, &topic, ledger, &watched, asked.output.quiet).await?;
         Ok::<_, Error>((outcome, topic))
     })?;
     let report = &mut outcome.report;
@@ -77,7 +78,7 @@ pub async fn write(
     plans: Plans,
     topic: &Topic,
     ledger: Option<ledger::Writer>,
-    pids: &[u32],
+    watched: &Watched,
     is_quiet: bool,
 ) -> Result<Outcome, Error> {
     let began_ms = core.wall_ms();
@@ -87,7 +88,7 @@ pub async fn write(
     while !run.is_over() {
         core.sleep(POLL).await;
         let now = core.now().as_nanos();
-        meter.look(&run, now, pids);
+        meter.look(&run, now, watched);
         if progress.is_due(now) {
             let lately = run.counts.latencies_lately.take();
             let more = format!("   p99 {:8.2} ms   {} in flight", lately.p99_ms(), run.in_flight());
@@ -101,9 +102,11 @@ pub async fn write(
         }
     }
     run.finish().await;
-    meter.end(&run, core.now().as_nanos(), pids);
+    meter.end(&run, core.now().as_nanos(), watched);
     progress.end();
-    Ok(Outcome { report: report(&run, &plans, &meter), latencies: run.counts.latencies.take(), began_ms })
+    let mut report = report(&run, &plans, &meter);
+    report.broker_stages = meter.stages()?;
+    Ok(Outcome { report, latencies: run.counts.latencies.take(), began_ms })
 }
 
 fn report(run: &Run, plans: &Plans, meter: &Meter) -> Report {
@@ -136,60 +139,82 @@ fn report(run: &Run, plans: &Plans, meter: &Meter) -> Report {
     report
 }
 
-/// What processes used while the window lasted.
+/// The brokers of a run, as far as they can be looked at.
+#[derive(Default)]
+pub struct Watched {
+    pub pids: Vec<u32>,
+    pub metrics: Option<String>,
+}
+
+impl Watched {
+    pub fn of(target: &cli::Target, broker: &Broker) -> Watched {
+        Watched {
+            pids: broker.pid().into_iter().chain(target.broker_pid.iter().copied()).collect(),
+            metrics: broker.metrics(target.broker_metrics.as_deref()),
+        }
+    }
+}
+
+/// What processes used while the window lasted, and what the broker tells of it.
 #[derive(Default)]
 struct Meter {
     before: Option<Reading>,
     after: Option<Reading>,
 }
 
-#[derive(Clone, Copy)]
 struct Reading {
     client: Option<usage::Sample>,
     brokers: Option<usage::Sample>,
     bytes: u64,
+    scraping: Option<Scraping>,
 }
 
 impl Meter {
-    fn look(&mut self, run: &Run, now: u64, pids: &[u32]) {
+    fn look(&mut self, run: &Run, now: u64, watched: &Watched) {
         if self.before.is_none() && now >= run.window.0.start {
-            self.before = Some(Reading::take(run, pids));
+            self.before = Some(Reading::take(run, watched));
         }
         if self.after.is_none() && now >= run.window.0.end {
-            self.after = Some(Reading::take(run, pids));
+            self.after = Some(Reading::take(run, watched));
         }
     }
 
-    fn end(&mut self, run: &Run, now: u64, pids: &[u32]) {
-        self.look(run, now, pids);
-        self.after.get_or_insert_with(|| Reading::take(run, pids));
+    fn end(&mut self, run: &Run, now: u64, watched: &Watched) {
+        self.look(run, now, watched);
+        self.after.get_or_insert_with(|| Reading::take(run, watched));
     }
 
     fn client(&self) -> Option<usage::Usage> {
-        Some(usage::between(self.before?.client?, self.after?.client?))
+        Some(usage::between(self.before.as_ref()?.client?, self.after.as_ref()?.client?))
     }
 
     fn brokers(&self) -> Option<usage::Usage> {
-        Some(usage::between(self.before?.brokers?, self.after?.brokers?))
+        Some(usage::between(self.before.as_ref()?.brokers?, self.after.as_ref()?.brokers?))
     }
 
     fn bytes(&self) -> u64 {
-        self.before.zip(self.after).map_or(0, |(before, after)| after.bytes - before.bytes)
+        self.before.as_ref().zip(self.after.as_ref()).map_or(0, |(before, after)| after.bytes - before.bytes)
+    }
+
+    /// Waits for the two pages.
+    fn stages(&mut self) -> Result<Option<Stages>, Error> {
+        let page = |reading: &mut Option<Reading>| reading.as_mut()?.scraping.take();
+        let (Some(before), Some(after)) = (page(&mut self.before), page(&mut self.after)) else {
+            return Ok(None);
+        };
+        Ok(Some(stages::between(&before.end()?, &after.end()?)))
     }
 }
 
 impl Reading {
-    fn take(run: &Run, pids: &[u32]) -> Reading {
+    fn take(run: &Run, watched: &Watched) -> Reading {
         Reading {
             client: usage::sample_all(&[std::process::id()]),
-            brokers: usage::sample_all(pids),
+            brokers: usage::sample_all(&watched.pids),
             bytes: run.counts.total_bytes.get(),
+            scraping: watched.metrics.as_deref().map(Scraping::start),
         }
     }
-}
-
-pub fn pids(target: &cli::Target, broker: &Broker) -> Vec<u32> {
-    broker.pid().into_iter().chain(target.broker_pid.iter().copied()).collect()
 }
 
 pub fn new_run() -> u32 {
@@ -207,7 +232,7 @@ fn ceiling(options: &cli::Produce, partitions: usize) -> Result<f64, Error> {
     run_on_core(move |core| async move {
         let mut link = Link::connect(&core, resolve(&bootstrap)?).await?;
         let topic = topic::find(&mut link, &name, None).await?;
-        let outcome = write(&core, plans, &topic, None, &[], true).await?;
+        let outcome = write(&core, plans, &topic, None, &Watched::default(), true).await?;
         Ok(outcome.report.records_per_s)
     })
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::histogram::Quantiles;
+use crate::stages::Stages;
 use crate::usage::Usage;
 use crate::verdict::Verdict;
 
@@ -43,6 +44,8 @@ pub struct Report {
     pub client_cpu_s_per_gb: Option<f64>,
     /// Bytes that reached devices for each byte of batches acknowledged.
     pub device_write_amplification: Option<f64>,
+    /// What the broker says of the time and the copies of the window.
+    pub broker_stages: Option<Stages>,
     pub total_sent: u64,
     pub total_acknowledged: u64,
     pub total_failed: u64,
@@ -107,6 +110,9 @@ impl Report {
             table.latency(name, quantiles);
         }
         self.costs(&mut table);
+        if let Some(stages) = &self.broker_stages {
+            told(&mut table, stages);
+        }
         if let Some(verdict) = &self.verdict {
             judged(&mut table, verdict);
         }
@@ -184,6 +190,30 @@ pub fn is_saturated(achieved: f64, target: f64) -> bool {
 
 pub fn is_client_bound(achieved: f64, ceiling: f64) -> bool {
     achieved > ceiling * CLIENT_BOUND_ABOVE
+}
+
+fn told(table: &mut Table, told: &Stages) {
+    for request in ["produce", "fetch"] {
+        let of_request = told.stages.iter().filter(|stage| stage.request == request);
+        let stages: Vec<String> = of_request.map(ToString::to_string).collect();
+        if !stages.is_empty() {
+            table.line(&format!("in {request}"), &format!("{} ms (p50/p99)", stages.join("   ")));
+        }
+    }
+    let times = |times: Option<f64>| times.map_or("no".to_owned(), |times| format!("{times:.3}"));
+    if told.appended_bytes > 0 {
+        let text = format!(
+            "{} copies of each byte appended; apart from that {} of tail blocks, {} of requests' heads",
+            times(told.copies_per_byte_appended),
+            times(told.tail_copies_per_byte_appended),
+            times(told.head_copies_per_byte_appended)
+        );
+        table.line("copies in", &text);
+    }
+    if told.fetched_bytes > 0 {
+        let text = format!("{} copies of each byte fetched", times(told.copies_per_byte_fetched));
+        table.line("copies out", &text);
+    }
 }
 
 fn judged(table: &mut Table, verdict: &Verdict) {
@@ -295,6 +325,7 @@ pub fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stages::Stage;
 
     #[test]
     fn marks() {
@@ -321,6 +352,29 @@ mod tests {
         assert_eq!(json["records_per_s"], 1_000_000.0);
         assert_eq!(json["saturated"], true);
         assert!(report.is_good());
+    }
+
+    #[test]
+    fn what_the_broker_tells_is_told() {
+        let stage =
+            Stage { request: "produce", stage: "disk", count: 9, mean_ms: 0.5, p50_ms: 0.4, p99_ms: 2.0 };
+        let stages = Stages {
+            stages: vec![stage],
+            appended_bytes: 10,
+            copies_per_byte_appended: Some(1.0),
+            fetched_bytes: 10,
+            copies_per_byte_fetched: Some(0.0),
+            ..Stages::default()
+        };
+        let report = Report { broker_stages: Some(stages), ..Report::default() };
+        let table = report.table();
+        for part in
+            ["disk 0.400/2.000 ms", "1.000 copies of each byte appended", "0.000 copies of each byte fetched"]
+        {
+            assert!(table.contains(part), "{part} is not in\n{table}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
+        assert_eq!(json["broker_stages"]["stages"][0]["p99_ms"], 2.0);
     }
 
     #[test]

@@ -48,6 +48,7 @@ use rt::{BufMut, Class, Core, Slice};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
@@ -114,7 +115,7 @@ pub struct Counters {
     pub bytes: u64,
     /// Bytes copied into flush buffers: the one copy of a batch.
     pub bytes_copied: u64,
-    /// Bytes of tail blocks copied into a following flush, so that blocks under DMA never change.
+    /// Bytes of tail blocks copied out of a flush and into the one that follows, so that blocks under DMA never change.
     pub tail_bytes_copied: u64,
     pub flushes: u64,
     pub flushed_bytes: u64,
@@ -127,6 +128,40 @@ pub struct Counters {
     /// Batches read to find the end of the log, or to rebuild what is known of it: no checkpoint covers them yet.
     pub bytes_searched: u64,
     pub rolls: u64,
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        // Taken apart, so that a counter added above is added here too.
+        let Counters {
+            batches,
+            bytes,
+            bytes_copied,
+            tail_bytes_copied,
+            flushes,
+            flushed_bytes,
+            zeros_ahead_bytes,
+            reads_from_tail,
+            reads_from_disk,
+            bytes_from_disk,
+            duplicates,
+            rolls,
+            bytes_searched,
+        } = other;
+        self.batches += batches;
+        self.bytes += bytes;
+        self.bytes_copied += bytes_copied;
+        self.tail_bytes_copied += tail_bytes_copied;
+        self.flushes += flushes;
+        self.flushed_bytes += flushed_bytes;
+        self.zeros_ahead_bytes += zeros_ahead_bytes;
+        self.reads_from_tail += reads_from_tail;
+        self.reads_from_disk += reads_from_disk;
+        self.bytes_from_disk += bytes_from_disk;
+        self.duplicates += duplicates;
+        self.rolls += rolls;
+        self.bytes_searched += bytes_searched;
+    }
 }
 
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use crate::checkpoint::{self, Saved};
 use crate::chunks::Chunks;
 use crate::folder::{Folder, FolderError};
 use crate::ids::{LeaderEpoch, PartitionId};
-use crate::log::{Faults, Limits, Log, LogConfig, OpenError, OpenLog};
+use crate::log::{Counters, Faults, Limits, Log, LogConfig, OpenError, OpenLog};
 use crate::names;
 use rt::sync::Semaphore;
 use rt::{Class, Core, LockGuard, Open, Slice, Sync};
@@ -57,6 +57,8 @@ struct Shared {
     limits: Limits,
     faults: Faults,
     logs: RefCell<BTreeMap<PartitionId, Log>>,
+    /// What logs had done that are not in `logs` any more.
+    gone: Cell<Counters>,
     sequence: Cell<u64>,
     checkpointed_bytes: Cell<u64>,
     writing: Cell<bool>,
@@ -95,6 +97,7 @@ impl Store {
                 limits,
                 faults,
                 logs: RefCell::default(),
+                gone: Cell::default(),
                 sequence: Cell::new(sequence),
                 checkpointed_bytes: Cell::new(0),
                 writing: Cell::new(false),
@@ -143,7 +146,9 @@ impl Store {
             },
         )
         .await?;
-        shared.logs.borrow_mut().insert(how.id, opened.clone());
+        if let Some(before) = shared.logs.borrow_mut().insert(how.id, opened.clone()) {
+            self.keep_counters(&before);
+        }
         Ok(opened)
     }
 
@@ -175,9 +180,7 @@ impl Store {
     pub async fn delete_log(&self, id: PartitionId, topic_name: &str) -> io::Result<()> {
         let log = self.shared.logs.borrow_mut().remove(&id);
         if let Some(log) = log {
-            // Its bytes count no longer, neither as appended nor as checkpointed.
-            let bytes = self.shared.checkpointed_bytes.get().saturating_sub(log.counters().bytes);
-            self.shared.checkpointed_bytes.set(bytes);
+            self.keep_counters(&log);
             return log.delete().await;
         }
         // One that could not be opened.
@@ -268,10 +271,33 @@ impl Store {
         self.shared.logs.borrow().values().cloned().collect()
     }
 
+    /// What all logs of this core have done, those that are gone included: no counter ever goes back.
+    pub fn counters(&self) -> Counters {
+        let mut sum = self.shared.gone.get();
+        self.shared.logs.borrow().values().for_each(|log| sum += log.counters());
+        sum
+    }
+
+    /// Memory that recent bytes are kept in.
+    pub fn tail_bytes(&self) -> usize {
+        self.shared.tails.used()
+    }
+
+    /// Memory that chunks of segments behind the tails are kept in.
+    pub fn chunk_bytes(&self) -> usize {
+        self.shared.chunks.used()
+    }
+
+    fn keep_counters(&self, leaving: &Log) {
+        let mut gone = self.shared.gone.get();
+        gone += leaving.counters();
+        self.shared.gone.set(gone);
+    }
+
     fn appended_bytes(&self) -> u64 {
-        let logs = self.shared.logs.borrow();
         // What a start had to search lies behind the checkpoint too.
-        logs.values().map(|log| log.counters()).map(|counters| counters.bytes + counters.bytes_searched).sum()
+        let counters = self.counters();
+        counters.bytes + counters.bytes_searched
     }
 
     async fn write(&self, all: Vec<Saved>) -> io::Result<()> {

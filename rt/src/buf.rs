@@ -33,13 +33,23 @@ pub enum Reservation {
 }
 
 impl Reservation {
-    const ALL: [Reservation; RESERVATIONS] = [
+    pub const ALL: [Reservation; RESERVATIONS] = [
         Reservation::Control,
         Reservation::Follower,
         Reservation::Produce,
         Reservation::Fetch,
         Reservation::CatchUp,
     ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Reservation::Control => "control",
+            Reservation::Follower => "follower",
+            Reservation::Produce => "produce",
+            Reservation::Fetch => "fetch",
+            Reservation::CatchUp => "catch_up",
+        }
+    }
 
     /// Control and follower appends live on what is held back for them and may use the shared part as well.
     fn held_back_percent(self) -> usize {
@@ -467,6 +477,12 @@ impl Slice {
     pub fn is_empty(&self) -> bool {
         self.range.is_empty()
     }
+
+    /// Whether these bytes lie in a buffer of an arena, where socket and disk put them, and not in memory of the heap
+    /// that they were made in or copied to.
+    pub fn is_pooled(&self) -> bool {
+        matches!(&self.owner, Owner::Shared(storage) if matches!(**storage, Storage::Buf(_)))
+    }
 }
 
 impl Deref for Slice {
@@ -534,6 +550,9 @@ mod tests {
         buf[4999] = 7;
         let slice = buf.freeze(10..5000);
         let part = slice.slice(4980..4990);
+        assert!(part.is_pooled());
+        assert!(!Slice::from(part.to_vec()).is_pooled());
+        assert!(!Slice::empty().is_pooled());
         drop(slice);
         assert_eq!(part[9], 7);
         assert_eq!(arena.used(), 8192);

@@ -32,8 +32,17 @@ class BrokerProcess(unittest.TestCase):
         lines = []
         broker = self.broker(STAND_IN).start(on_line=lines.append)
         self.assertEqual(broker.address, "127.0.0.1:4242")
+        self.assertIsNone(broker.metrics)
         self.assertEqual(lines[0].split()[:4], ["banner", "for", "start", "--data"])
         self.assertIsNone(broker.ended())
+        self.assertEqual(broker.stop(), 0)
+
+    def test_metrics_are_asked_for_and_found(self):
+        script = STAND_IN.replace('echo "ready: kafka', 'echo "ready: admin 127.0.0.1:4243"\necho "ready: kafka')
+        lines = []
+        broker = self.broker(script, metrics=True).start(on_line=lines.append)
+        self.assertEqual((broker.address, broker.metrics), ("127.0.0.1:4242", "127.0.0.1:4243"))
+        self.assertIn("--set admin.listen=127.0.0.1:0", lines[0])
         self.assertEqual(broker.stop(), 0)
 
     def test_killed(self):

@@ -208,6 +208,7 @@ impl Running {
         let start = Start {
             settings,
             listen,
+            admin: None,
             advertised_host: "localhost".to_owned(),
             advertised_port: (listen.port() != 0).then_some(listen.port()),
         };

@@ -74,6 +74,7 @@ fn describe(config: &Config, in_force: &InForce) -> String {
         ("memory", format!("{budget} ({})", in_force.memory_reason)),
         ("durability", config.durability.to_string()),
         ("listener", format!("kafka {}", config.listeners.kafka)),
+        ("admin", config.admin.listen.as_ref().map_or("nowhere".to_owned(), ToString::to_string)),
         ("data", config.data.dir.display().to_string()),
         ("request", format!("at most {}", format_bytes(in_force.request_bytes_max))),
         ("fetch", format!("at most {}", format_bytes(in_force.fetch_bytes_max))),

@@ -17,7 +17,7 @@ use crate::settings::Settings;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The start prints one banner with what is in force (driver, cores, memory, durability, data folder), then one line that
-scripts can wait for: `ready: kafka HOST:PORT`. SIGINT and SIGTERM flush and end it with status 0. After a crash, or
+scripts can wait for: `ready: kafka HOST:PORT` (with admin.listen set, one line `ready: admin HOST:PORT` before it). SIGINT and SIGTERM flush and end it with status 0. After a crash, or
 kill -9, start it again on the same folder: every acknowledged record is there.
 
 What is set where: the config file is laid over the defaults, --set over the file (the last one for a key wins), and
@@ -30,6 +30,8 @@ Examples:
   corelog start --set listeners.advertised=broker1:9092 --listen 0.0.0.0:9092
                                               for clients on other hosts
   corelog start --config corelog.toml --set durability.default=write --set cores.count=2
+  corelog start --set admin.listen=127.0.0.1:9644
+                                              with metrics for Prometheus on http://127.0.0.1:9644/metrics
   corelog start --set runtime.driver=posix    where io_uring is not allowed (auto finds out by itself)
 
 If it does not start, `corelog doctor` says what this machine lacks, and the command that mends it.
@@ -66,7 +68,8 @@ impl Command {
         let _limit = tuning::apply::raise_open_files();
         let start = Start {
             settings: Settings::new(&config, &in_force)?,
-            listen: config.listeners.kafka.resolve()?,
+            listen: config.listeners.kafka.resolve("listeners.kafka")?,
+            admin: config.admin.listen.as_ref().map(|address| address.resolve("admin.listen")).transpose()?,
             advertised_host: config.listeners.advertised(0).host,
             advertised_port: config.listeners.advertised.as_ref().map(|address| address.port),
         };
@@ -99,6 +102,11 @@ fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
         address: ready.address.to_string(),
         advertised: format!("{}:{}", advertised.host, advertised.port),
     }];
+    facts.listeners.extend(ready.admin.map(|address| Listener {
+        name: "admin".to_owned(),
+        address: address.to_string(),
+        advertised: address.to_string(),
+    }));
     facts.data_dir = absolute(&config.data.dir).display().to_string();
     if let Ok(disk) = probe_disk(Path::new("/"), &config.data.dir) {
         facts.file_system = disk.file_system.name;
@@ -115,7 +123,8 @@ fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
     });
     facts.warnings.extend(ready.notes.iter().cloned());
     facts.warnings.extend(ready.failed.iter().map(|why| format!("not served: {why}")));
-    print(&format!("{}ready: kafka {}\n", facts.text(), ready.address));
+    let admin = ready.admin.map(|address| format!("ready: admin {address}\n")).unwrap_or_default();
+    print(&format!("{}{admin}ready: kafka {}\n", facts.text(), ready.address));
 }
 
 fn absolute(path: &Path) -> PathBuf {

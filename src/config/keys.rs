@@ -75,6 +75,7 @@ const fn integer(min: i64, max: i64) -> Kind {
 pub const SECTIONS: &[(&str, &str)] = &[
     ("node", "Who this broker is."),
     ("listeners", "Where clients connect, and the address they are told to come back to."),
+    ("admin", "What operators read over HTTP: /metrics for Prometheus, and /healthz."),
     ("data", "Where records are kept."),
     ("cores", "Which CPUs the shards run on. Each shard is one thread that owns its partitions."),
     ("runtime", "How disk and network are driven."),
@@ -103,6 +104,12 @@ pub const KEYS: &[Key] = &[
         Kind::Address { optional: true },
         "\"\"",
         "Address that clients are told. Empty: the one listened on. Port 0: the port listened on.",
+    ),
+    key(
+        "admin.listen",
+        Kind::Address { optional: true },
+        "\"\"",
+        "Address to listen on, such as \"127.0.0.1:9644\"; empty: nowhere. There is no authentication: keep it off public interfaces.",
     ),
     key("data.dir", Kind::Text, "\"corelog-data\"", "Folder of all logs, relative to the working directory."),
     key(

@@ -20,6 +20,7 @@ pub fn config(values: &Values, problems: &mut Vec<Problem>) -> Option<Config> {
             kafka: from.address("listeners.kafka")?,
             advertised: from.address("listeners.advertised"),
         },
+        admin: Admin { listen: from.address("admin.listen") },
         data: Data { dir: PathBuf::from(from.text("data.dir")) },
         cores: from.wish(),
         runtime: Runtime {

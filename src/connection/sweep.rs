@@ -26,6 +26,10 @@ pub struct Connections {
 }
 
 impl Connections {
+    pub fn count(&self) -> usize {
+        self.open.borrow().len()
+    }
+
     /// Lists a connection until the guard is dropped.
     pub(super) fn list(&self, shared: &Rc<Shared>) -> Listed<'_> {
         let number = self.next.replace(self.next.get() + 1);

@@ -19,6 +19,7 @@ use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
 use crate::fetch_session::{Begin, Context, Interest, Outcome, TopicKey};
+use crate::metrics::Stage;
 use crate::shard::Shard;
 use crate::shard::join::{before, join_all};
 use crate::shard::mail::{Answer, Ask, FetchAsk, FetchPart, Fetched, WatchAsk};
@@ -39,13 +40,21 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
             return request.answer(&FetchResponse { error_code: code as i16, ..Default::default() });
         }
     };
+    request.parsed(Stage::FetchParse);
     let found = wait_for_data(shard, &body, &context).await;
     let included = {
         let outcomes: Vec<Outcome> = found.iter().map(outcome).collect();
         shard.sessions.borrow_mut().finish(&context, &outcomes)
     };
     let read_committed = body.isolation_level == 1;
-    request.answer(&response(context, found, included, read_committed))
+    let bytes =
+        found.iter().zip(&included).filter(|(_, included)| **included).map(|(one, _)| one.bytes).sum();
+    let reply = request.answer(&response(context, found, included, read_committed))?;
+    if let Reply::Bytes(slices) = &reply {
+        let referenced = slices.iter().filter(|slice| slice.is_pooled()).map(|slice| slice.len()).sum();
+        shard.metrics.fetched(bytes, referenced);
+    }
+    Ok(reply)
 }
 
 fn begin(body: &FetchRequest<'_>, by_id: bool) -> Begin {
@@ -93,7 +102,10 @@ async fn wait_for_data(shard: &Rc<Shard>, body: &FetchRequest<'_>, context: &Con
             return found;
         }
         let Some(_waiting) = shard.fetches_waiting.try_acquire(1) else { return found };
-        if !watch_all(shard, context, &found, left).await {
+        let began = shard.core.now();
+        let moved = watch_all(shard, context, &found, left).await;
+        shard.metrics.stage(Stage::FetchWait, began, shard.core.now());
+        if !moved {
             return read_all(shard, context, max_bytes).await;
         }
     }

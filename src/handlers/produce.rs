@@ -15,6 +15,7 @@ use net::wire::Records;
 use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
+use crate::metrics::Stage;
 use crate::shard::join::join_all;
 use crate::shard::mail::{Answer, Ask, ProduceAsk, ProducePart, Produced, Wait};
 
@@ -82,6 +83,7 @@ async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[boo
         ACKS_LEADER => Wait::UntilDurable,
         _ => Wait::AtMost(Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0))),
     };
+    request.parsed(Stage::ProduceParse);
     let asks =
         by_owner.into_iter().map(|(owner, parts)| shard.ask(owner, Ask::Produce(ProduceAsk { wait, parts })));
     for answer in join_all(asks).await {

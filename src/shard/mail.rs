@@ -9,9 +9,10 @@ use std::time::Duration;
 use coord::metadata::Change;
 use engine::ids::PartitionId;
 use net::error_code::ErrorCode;
-use rt::Slice;
+use rt::{Instant, Slice};
 
 use crate::controller::{ControllerAnswer, ControllerRequest};
+use crate::metrics::{CoreMetrics, Stage};
 use crate::shard::{Beginning, Opened};
 
 /// One message on a core's mailbox. `id` is the asking core's own number for the question.
@@ -19,6 +20,7 @@ pub enum Mail {
     Ask {
         id: u64,
         ask: Ask,
+        sent: Instant,
     },
     /// The asker no longer waits for the answer.
     Forget {
@@ -27,6 +29,7 @@ pub enum Mail {
     Answer {
         id: u64,
         answer: Answer,
+        sent: Instant,
     },
     /// Somebody is short of memory: end a connection that holds some and does not move.
     Squeeze,
@@ -50,9 +53,21 @@ pub enum Ask {
     Begin(Box<Beginning>),
     /// The broker stops: close what this core owns.
     Stop,
+    /// What the core knows of itself.
+    Metrics,
 }
 
-#[derive(Debug)]
+impl Ask {
+    /// The stage that the way to the owner is part of.
+    pub fn hop(&self) -> Option<Stage> {
+        match self {
+            Ask::Produce(_) => Some(Stage::ProduceHop),
+            Ask::Fetch(_) => Some(Stage::FetchHop),
+            _ => None,
+        }
+    }
+}
+
 pub enum Answer {
     Produce(Vec<Produced>),
     Fetch(Vec<Fetched>),
@@ -66,8 +81,20 @@ pub enum Answer {
     Stopped {
         clean: bool,
     },
+    Metrics(Box<CoreMetrics>),
     /// The task that worked on the question panicked.
     Failed,
+}
+
+impl Answer {
+    /// The stage that the way back is part of.
+    pub fn hop(&self) -> Option<Stage> {
+        match self {
+            Answer::Produce(_) => Some(Stage::ProduceHop),
+            Answer::Fetch(_) => Some(Stage::FetchHop),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use engine::ids::{LeaderEpoch, Offset};
 use engine::log::{AppendError, AppendKind, Log, ReadError};
 use net::error_code::ErrorCode;
+use rt::Instant;
 use rt::sync::Event;
 
 use crate::controller::ControllerAnswer;
+use crate::metrics::{CoreMetrics, Stage};
 use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::{before, join_all};
@@ -38,6 +40,7 @@ pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
             Answer::Applied
         }
         Ask::Stop => Answer::Stopped { clean: shard.stop().await },
+        Ask::Metrics => Answer::Metrics(Box::new(CoreMetrics::of(shard))),
         // A shard has begun already.
         Ask::Begin(_) => Answer::Failed,
     }
@@ -51,8 +54,8 @@ async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
     let mut waiting = Vec::new();
     for (place, appended) in join_all(appends).await.into_iter().enumerate() {
         match appended {
-            Ok((log, done, last)) => {
-                waiting.push((place, log, last));
+            Ok((log, done, last, placed)) => {
+                waiting.push((place, log, last, placed));
                 produced.push(done);
             }
             Err(failed) => produced.push(failed),
@@ -61,12 +64,15 @@ async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
     if ask.wait == Wait::Not || shard.settings.faults.ack_before_durable {
         return produced;
     }
-    let commits = waiting.into_iter().map(|(place, log, last)| async move {
+    let commits = waiting.into_iter().map(|(place, log, last, placed)| async move {
         let committed = log.committed(last);
         let outcome = match ask.wait {
             Wait::AtMost(limit) => before(committed, shard.core.sleep(limit)).await,
             Wait::Not | Wait::UntilDurable => Some(committed.await),
         };
+        if let Some(Ok(())) = outcome {
+            shard.metrics.stage(Stage::ProduceDisk, placed, shard.core.now());
+        }
         (place, outcome)
     });
     for (place, outcome) in join_all(commits).await {
@@ -81,7 +87,9 @@ async fn produce(shard: &Rc<Shard>, ask: ProduceAsk) -> Vec<Produced> {
     produced
 }
 
-async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, Offset), Produced> {
+/// The answer so far, the last offset to wait for, and when the batch had its place.
+async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, Offset, Instant), Produced> {
+    let began = shard.core.now();
     let ProducePart { place, partition, records } = part;
     let hosted = shard
         .hosted(partition)
@@ -89,6 +97,8 @@ async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, 
     let log = hosted.log().await.map_err(|code| Produced::failed(place, code, hosted.failure()))?;
     let appended = log.append(records, AppendKind::Client).await;
     let appended = appended.map_err(|error| refused(place, &log, error))?;
+    let placed = shard.core.now();
+    shard.metrics.stage(Stage::ProduceQueue, began, placed);
     let done = Produced {
         place,
         error: ErrorCode::None,
@@ -98,7 +108,7 @@ async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, 
         message: None,
         record_errors: Vec::new(),
     };
-    Ok((log, done, appended.last_offset))
+    Ok((log, done, appended.last_offset, placed))
 }
 
 /// The answer for a batch that was not appended. Kafka gives the log's start for what the log itself refused, and -1
@@ -126,6 +136,7 @@ fn refused(place: usize, log: &Log, error: AppendError) -> Produced {
 }
 
 async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
+    let began = shard.core.now();
     let mut left = ask.max_bytes;
     let mut min_one = ask.min_one;
     let mut found = Vec::with_capacity(ask.parts.len());
@@ -135,6 +146,7 @@ async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
         min_one &= one.bytes == 0;
         found.push(one);
     }
+    shard.metrics.stage(Stage::FetchRead, began, shard.core.now());
     found
 }
 

@@ -303,8 +303,7 @@ fn place(shared: &Shared, admitted: &Admitted) -> Appended {
     assert!(forming.segment == active.base);
     assert!(forming.start + forming.filled as u64 == active.position);
     forming.chunks.append(spare);
-    forming.copy(&header);
-    forming.copy(body);
+    let copied = forming.copy(&header) + forming.copy(body);
     forming.spots.push(Spot { base, last, pos: active.position, bytes: bytes as u32 });
     forming.end_offset = last.next();
     active.crcs.feed(&header);
@@ -315,7 +314,7 @@ fn place(shared: &Shared, admitted: &Admitted) -> Appended {
     shared.count(|counters| {
         counters.batches += 1;
         counters.bytes += bytes as u64;
-        counters.bytes_copied += bytes as u64;
+        counters.bytes_copied += copied;
     });
     Appended {
         base_offset: base,
@@ -342,8 +341,8 @@ fn begin_forming(state: &mut State, shared: &Shared) {
         end_offset,
     };
     forming.chunks.append(&mut state.spare);
-    forming.copy(&block);
-    shared.count(|counters| counters.tail_bytes_copied += block.len() as u64);
+    let copied = forming.copy(&block);
+    shared.count(|counters| counters.tail_bytes_copied += copied);
     state.last_block = block;
     state.forming = Some(forming);
 }
@@ -354,6 +353,7 @@ fn close_forming(state: &mut State, shared: &Shared) {
     assert!(!forming.spots.is_empty());
     let end = forming.start + forming.filled as u64;
     state.last_block = forming.last_block();
+    shared.count(|counters| counters.tail_bytes_copied += state.last_block.len() as u64);
     let Forming { segment, file, start, chunks, filled, spots, end_offset } = forming;
     let slices = freeze(chunks, filled);
     let batches = spots.len() as u64;
@@ -385,7 +385,9 @@ impl Forming {
         self.chunks.iter().map(|chunk| chunk.len()).sum()
     }
 
-    fn copy(&mut self, mut bytes: &[u8]) {
+    /// How many bytes it copied.
+    fn copy(&mut self, mut bytes: &[u8]) -> u64 {
+        let before = self.filled;
         let mut at = self.filled;
         for chunk in &mut self.chunks {
             if at >= chunk.len() {
@@ -399,10 +401,11 @@ impl Forming {
             bytes = rest;
             at = 0;
             if bytes.is_empty() {
-                return;
+                break;
             }
         }
         assert!(bytes.is_empty(), "memory was reserved before");
+        (self.filled - before) as u64
     }
 
     fn last_block(&self) -> Vec<u8> {

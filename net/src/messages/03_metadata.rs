@@ -253,7 +253,7 @@ impl Encode for MetadataResponse<'_> {
             });
         }
         if version >= 13 {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         }
         if flexible {
             w.uvarint(0);
@@ -348,7 +348,7 @@ impl<'a> Decode<'a> for MetadataResponseTopic<'a> {
 impl Encode for MetadataResponseTopic<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 9;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version >= 12 {
             w.nullable_string(self.name.as_deref(), flexible)?;
         } else {
@@ -436,7 +436,7 @@ impl<'a> Decode<'a> for MetadataResponsePartition {
 impl Encode for MetadataResponsePartition {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 9;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i32(self.partition_index);
         w.i32(self.leader_id);
         if version >= 7 {

@@ -287,7 +287,7 @@ impl Encode for OffsetFetchResponse<'_> {
             return Err(EncodeError::NotInVersion { field: "OffsetFetchResponse.Topics", version });
         }
         if (2..=7).contains(&version) {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         }
         if version >= 8 {
             w.array(&self.groups, flexible, |w, x| x.encode(w, version))?;
@@ -382,7 +382,7 @@ impl Encode for OffsetFetchResponsePartition<'_> {
             w.i32(self.committed_leader_epoch);
         }
         w.nullable_string(self.metadata.as_deref(), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.uvarint(0);
         }
@@ -415,7 +415,7 @@ impl Encode for OffsetFetchResponseGroup<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         w.string(&self.group_id, true)?;
         w.array(&self.topics, true, |w, x| x.encode(w, version))?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.uvarint(0);
         Ok(())
     }
@@ -497,7 +497,7 @@ impl Encode for OffsetFetchResponsePartitions<'_> {
         w.i64(self.committed_offset);
         w.i32(self.committed_leader_epoch);
         w.nullable_string(self.metadata.as_deref(), true)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.uvarint(0);
         Ok(())
     }

@@ -99,7 +99,7 @@ impl Encode for HeartbeatResponse {
         if version >= 1 {
             w.i32(self.throttle_time_ms);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.uvarint(0);
         }

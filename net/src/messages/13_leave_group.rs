@@ -147,7 +147,7 @@ impl Encode for LeaveGroupResponse<'_> {
         if version >= 1 {
             w.i32(self.throttle_time_ms);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version >= 3 {
             w.array(&self.members, flexible, |w, x| x.encode(w, version))?;
         } else if !self.members.is_empty() {
@@ -193,7 +193,7 @@ impl Encode for MemberResponse<'_> {
         let flexible = version >= 4;
         w.string(&self.member_id, flexible)?;
         w.nullable_string(self.group_instance_id.as_deref(), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.uvarint(0);
         }

@@ -164,7 +164,7 @@ impl<'a> Decode<'a> for DescribedGroup<'a> {
 impl Encode for DescribedGroup<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 5;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version >= 6 {
             w.nullable_string(self.error_message.as_deref(), flexible)?;
         } else if self.error_message.is_some() {

@@ -101,7 +101,7 @@ impl Encode for ListGroupsResponse<'_> {
         if version >= 1 {
             w.i32(self.throttle_time_ms);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(&self.groups, flexible, |w, x| x.encode(w, version))?;
         if flexible {
             w.uvarint(0);

@@ -139,7 +139,7 @@ impl Encode for ApiVersionsResponse<'_> {
             return Err(EncodeError::Version(version));
         }
         let flexible = version >= 3;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(&self.api_keys, flexible, |w, x| x.encode(w, version))?;
         if version >= 1 {
             w.i32(self.throttle_time_ms);

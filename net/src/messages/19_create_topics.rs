@@ -297,7 +297,7 @@ impl Encode for CreatableTopicResult<'_> {
         if version >= 7 {
             w.uuid(&self.topic_id);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.error_message.as_deref(), flexible)?;
         if version >= 5 {
             w.i32(self.num_partitions);

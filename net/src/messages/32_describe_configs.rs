@@ -193,7 +193,7 @@ impl<'a> Decode<'a> for DescribeConfigsResult<'a> {
 impl Encode for DescribeConfigsResult<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 4;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.error_message.as_deref(), flexible)?;
         w.i8(self.resource_type);
         w.string(&self.resource_name, flexible)?;

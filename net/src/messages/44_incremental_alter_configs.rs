@@ -213,7 +213,7 @@ impl<'a> Decode<'a> for AlterConfigsResourceResponse<'a> {
 impl Encode for AlterConfigsResourceResponse<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 1;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.error_message.as_deref(), flexible)?;
         w.i8(self.resource_type);
         w.string(&self.resource_name, flexible)?;

@@ -126,7 +126,7 @@ impl Encode for OffsetDeleteResponse<'_> {
         if !(0..=0).contains(&version) {
             return Err(EncodeError::Version(version));
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i32(self.throttle_time_ms);
         w.array(&self.topics, false, |w, x| x.encode(w, version))?;
         Ok(())
@@ -178,7 +178,7 @@ impl<'a> Decode<'a> for OffsetDeleteResponsePartition {
 impl Encode for OffsetDeleteResponsePartition {
     fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         Ok(())
     }
 }

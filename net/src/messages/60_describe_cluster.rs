@@ -134,7 +134,7 @@ impl Encode for DescribeClusterResponse<'_> {
             return Err(EncodeError::Version(version));
         }
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.error_message.as_deref(), true)?;
         if version >= 1 {
             w.i8(self.endpoint_type);

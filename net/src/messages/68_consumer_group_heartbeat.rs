@@ -184,7 +184,7 @@ impl Encode for ConsumerGroupHeartbeatResponse<'_> {
             return Err(EncodeError::Version(version));
         }
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.error_message.as_deref(), true)?;
         w.nullable_string(self.member_id.as_deref(), true)?;
         w.i32(self.member_epoch);

@@ -142,7 +142,7 @@ impl<'a> Decode<'a> for DescribedGroup<'a> {
 
 impl Encode for DescribedGroup<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.error_message.as_deref(), true)?;
         w.string(&self.group_id, true)?;
         w.string(&self.group_state, true)?;

@@ -87,7 +87,7 @@ impl Encode for ListConfigResourcesResponse<'_> {
             return Err(EncodeError::Version(version));
         }
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(&self.config_resources, true, |w, x| x.encode(w, version))?;
         w.uvarint(0);
         Ok(())

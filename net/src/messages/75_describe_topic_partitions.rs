@@ -200,7 +200,7 @@ impl<'a> Decode<'a> for DescribeTopicPartitionsResponseTopic<'a> {
 
 impl Encode for DescribeTopicPartitionsResponseTopic<'_> {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.nullable_string(self.name.as_deref(), true)?;
         w.uuid(&self.topic_id);
         w.bool(self.is_internal);
@@ -270,7 +270,7 @@ impl<'a> Decode<'a> for DescribeTopicPartitionsResponsePartition {
 
 impl Encode for DescribeTopicPartitionsResponsePartition {
     fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i32(self.partition_index);
         w.i32(self.leader_id);
         w.i32(self.leader_epoch);

@@ -14,6 +14,7 @@ pub struct Writer {
     /// Slices, each with the position in `made` that it goes in front of.
     given: Vec<(usize, Slice)>,
     given_bytes: usize,
+    errors: Vec<i16>,
 }
 
 /// The position where a tagged field's payload began.
@@ -31,7 +32,7 @@ impl Writer {
     pub fn with_capacity(bytes: usize) -> Writer {
         let mut made = Vec::with_capacity(LENGTH_BYTES + bytes);
         made.extend_from_slice(&[0; LENGTH_BYTES]);
-        Writer { made, given: Vec::new(), given_bytes: 0 }
+        Writer { made, given: Vec::new(), given_bytes: 0, errors: Vec::new() }
     }
 
     /// Bytes of the frame so far, its length field not counted.
@@ -101,6 +102,19 @@ impl Writer {
 
     pub fn i16(&mut self, value: i16) {
         self.made.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// The outcome of what a response speaks of; what went wrong is kept for whoever counts errors.
+    pub fn error_code(&mut self, code: i16) {
+        self.i16(code);
+        if code != 0 {
+            self.errors.push(code);
+        }
+    }
+
+    /// Every error code written so far, in order.
+    pub fn errors(&self) -> &[i16] {
+        &self.errors
     }
 
     pub fn u16(&mut self, value: u16) {
@@ -283,6 +297,14 @@ mod tests {
             assert_eq!(r.uvarint(), Ok(value));
             assert!(r.is_empty());
         }
+    }
+
+    #[test]
+    fn what_went_wrong_is_kept_in_order() {
+        let mut w = Writer::new();
+        [3, 0, -1].into_iter().for_each(|code| w.error_code(code));
+        assert_eq!(w.errors(), [3, -1]);
+        assert_eq!(w.into_body().unwrap(), [0, 3, 0, 0, 0xff, 0xff]);
     }
 
     #[test]
