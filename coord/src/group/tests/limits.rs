@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_million_offsets_load_record_by_record() {
+fn offsets_load_record_by_record() {
     const GROUPS: usize = 20;
     const PARTITIONS: i32 = 1_000;
     let mut w = World::new(quick());
