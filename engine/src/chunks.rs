@@ -84,7 +84,10 @@ impl Chunks {
     /// The reading ended: with the bytes, or without.
     pub fn end(&self, key: Key, bytes: Option<Slice>) {
         let mut books = self.0.borrow_mut();
-        // It was forgotten meanwhile: what was read may be what is not there any more.
+        if !matches!(books.entries.get(&key), Some(Entry::Coming(_))) {
+            // It was forgotten meanwhile: what was read may be what is not there any more.
+            return;
+        }
         let Some(Entry::Coming(event)) = books.entries.remove(&key) else { return };
         if let Some(bytes) = bytes {
             books.insert(key, bytes);

@@ -43,7 +43,7 @@ use crate::names::PartitionFile;
 use crate::producers::ProducerStates;
 use crate::segment::Segment;
 use append::{Forming, Ready};
-use rt::sync::Event;
+use rt::sync::{Event, Semaphore};
 use rt::{BufMut, Class, Core, Slice};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -187,6 +187,7 @@ struct Shared {
     /// Tasks that may touch the files, and the moment that there is none.
     at_work: Cell<usize>,
     idle: Event,
+    syncing: Semaphore,
     /// Fires when zeros ahead of the end were written, or could not be.
     zeroed: Event,
     config: RefCell<LogConfig>,
@@ -258,7 +259,17 @@ impl Log {
         min_one_batch: bool,
         up_to: Offset,
     ) -> Result<ReadOut, ReadError> {
-        read::read(&self.shared, from, max_bytes, min_one_batch, up_to).await
+        read::read(&self.shared, from, max_bytes, min_one_batch, up_to, true).await
+    }
+
+    /// The same for a caller who holds what others may wait for: what memory at hand allows, which may be nothing.
+    pub async fn read_at_hand(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        up_to: Offset,
+    ) -> Result<ReadOut, ReadError> {
+        read::read(&self.shared, from, max_bytes, false, up_to, false).await
     }
 
     /// About how many bytes a read of `from..up_to` would give, `cap` at most. Never waits.

@@ -244,9 +244,9 @@ impl PartitionFile {
             truncation: None,
             truncations: 0,
         };
-        let mut created = PartitionFile { file, current };
+        let created = PartitionFile { file, current };
         created.file.allocate(0..2 * BLOCK_BYTES).await?;
-        created.write(core).await?;
+        created.write(core, &created.current).await?;
         if sync_dirs {
             core.sync_dir(dir.to_path_buf()).await?;
             if let Some(parent) = dir.parent() {
@@ -261,15 +261,17 @@ impl PartitionFile {
         let mut next = self.current.clone();
         change(&mut next);
         next.sequence += 1;
+        // A write that failed is tried again in the same slot: the other one is the last that is known to be good.
+        self.write(core, &next).await?;
         self.current = next;
-        self.write(core).await
+        Ok(())
     }
 
-    async fn write(&mut self, core: &Core) -> io::Result<()> {
+    async fn write(&self, core: &Core, next: &Partition) -> io::Result<()> {
         let mut buf = core.buffers().take(SLOT_BYTES, Reservation::Control).await;
-        buf[..SLOT_BYTES].copy_from_slice(&self.current.encode());
+        buf[..SLOT_BYTES].copy_from_slice(&next.encode());
         let slice = buf.freeze(0..SLOT_BYTES);
-        self.file.write_at(vec![slice], self.current.slot(), Sync::Data).await
+        self.file.write_at(vec![slice], next.slot(), Sync::Data).await
     }
 }
 

@@ -138,10 +138,11 @@ fn refused(place: usize, log: &Log, error: AppendError) -> Produced {
 async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
     let began = shard.core.now();
     let mut left = ask.max_bytes;
-    let mut min_one = ask.min_one;
+    let (mut min_one, mut holds_some) = (ask.min_one, false);
     let mut found = Vec::with_capacity(ask.parts.len());
     for part in ask.parts {
-        let one = fetch_part(shard, &part, left, min_one).await;
+        let one = fetch_part(shard, &part, left, min_one, holds_some).await;
+        holds_some |= one.bytes > 0;
         left = left.saturating_sub(one.bytes);
         min_one &= one.bytes == 0;
         found.push(one);
@@ -151,7 +152,13 @@ async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
 }
 
 /// Reads for one partition.
-async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, min_one: bool) -> Fetched {
+async fn fetch_part(
+    shard: &Rc<Shard>,
+    part: &FetchPart,
+    left: usize,
+    min_one: bool,
+    holds_some: bool,
+) -> Fetched {
     let log = match leader_log(shard, part.partition, part.current_leader_epoch).await {
         Ok(log) => log,
         Err(code) => return Fetched::failed(part.place, code),
@@ -187,7 +194,12 @@ async fn fetch_part(shard: &Rc<Shard>, part: &FetchPart, left: usize, min_one: b
     if bytes_max == 0 && !min_one {
         return fetched;
     }
-    match log.read(from, bytes_max, min_one, readable_end).await {
+    // Who holds records already must not wait for the memory of more.
+    let read = match holds_some {
+        true => log.read_at_hand(from, bytes_max, readable_end).await,
+        false => log.read(from, bytes_max, min_one, readable_end).await,
+    };
+    match read {
         Ok(read) => {
             fetched.bytes = read.bytes;
             if min_one && read.bytes == 0 {

@@ -209,13 +209,20 @@ fn plan(state: &mut State, shared: &Shared, admitted: &Admitted, now_ms: i64) ->
 /// Memory for a flush or a read. What was only kept for readers gives way first; then the caller waits its turn for what
 /// others give back.
 pub(super) async fn take(shared: &Shared, bytes: usize, account: Reservation) -> BufMut {
-    let arena = shared.core.buffers();
+    match try_take(shared, bytes, account) {
+        Some(buf) => buf,
+        None => shared.core.buffers().take(bytes, account).await,
+    }
+}
+
+/// The same, if there is some now.
+pub(super) fn try_take(shared: &Shared, bytes: usize, account: Reservation) -> Option<BufMut> {
     loop {
-        if let Some(buf) = arena.try_take(bytes, account) {
-            return buf;
+        if let Some(buf) = shared.core.buffers().try_take(bytes, account) {
+            return Some(buf);
         }
         if !shared.chunks.release(bytes) && !shared.tails.release(bytes) {
-            return arena.take(bytes, account).await;
+            return None;
         }
     }
 }
@@ -244,6 +251,7 @@ pub(super) async fn roll(shared: &Rc<Shared>, now_ms: i64) -> Result<(), AppendE
         state.check_open()?;
         close_forming(&mut state, shared);
         let old = state.active().base;
+        assert!(base > old, "an empty segment is not rolled");
         let config = shared.config.borrow();
         if matches!(config.durability, Durability::Write { .. }) {
             state.sync_before = Some(state.active().file.clone());

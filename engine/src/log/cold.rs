@@ -4,16 +4,20 @@
 //! header are looked at, and copied where they lie across. Chunks of a sealed segment are checked against the CRCs of
 //! its index when they are read; behind the sealed ones each batch's own CRC speaks. Nothing at or behind the durable
 //! end of the active segment is read.
+//!
+//! Nobody waits for memory while holding chunks: a read takes memory for its first chunk, if its caller holds nothing,
+//! and for the others only what is at hand. A chunk that is coming has its memory already, so waiting for one ends.
 
 use super::read::ReadOut;
 use super::scan::check_chunks;
-use super::{Shared, append};
+use super::{AtWork, Shared, append};
 use crate::batch::{self, Batch, CRC_COVERS_FROM, HEADER_BYTES};
 use crate::chunks::{CHUNK_BYTES, Found, Key};
 use crate::ids::Offset;
 use crate::index::SealedIndex;
-use crate::segment::{Index, Segment};
+use crate::segment::{CRC_CHUNK_BYTES, Index, Segment};
 use crate::space::block_ceil;
+use rt::sync::Listening;
 use rt::{BufMut, Class, File, Reservation, Slice, Task};
 use std::io;
 use std::ops::Range;
@@ -39,6 +43,26 @@ pub(super) struct Wanted {
     pub up_to: Offset,
     pub max_bytes: usize,
     pub min_one: bool,
+    /// The caller holds no memory that others wait for.
+    pub may_wait: bool,
+    /// Offsets may be missing: the topic was compacted.
+    pub may_skip: bool,
+}
+
+impl Wanted {
+    /// The batch CRC does not cover the base offset. A reader must neither be given an offset twice nor be kept waiting
+    /// at one that never comes.
+    fn check_continues(&self, expected: Option<Offset>, header: &Batch<'_>) -> Result<(), String> {
+        let base = header.base_offset();
+        let continues = match expected {
+            Some(expected) => base == expected || (self.may_skip && base > expected),
+            None => base <= self.from || self.may_skip,
+        };
+        match continues {
+            true => Ok(()),
+            false => Err(format!("it holds offset {base}, not {}", expected.unwrap_or(self.from))),
+        }
+    }
 }
 
 impl Source {
@@ -49,6 +73,12 @@ impl Source {
         };
         let end = if sealed.is_some() { segment.position } else { segment.durable };
         Source { base: segment.base, file: segment.file.clone(), end, sealed }
+    }
+
+    /// Where a chunk lies.
+    fn chunk(&self, number: u64) -> Range<u64> {
+        let start = number * CHUNK_BYTES;
+        start..(start + CHUNK_BYTES).min(self.end.max(start))
     }
 
     fn key(&self, shared: &Shared, number: u64) -> Key {
@@ -72,15 +102,19 @@ pub(super) async fn read(
     let mut out = ReadOut { next: wanted.from, ..ReadOut::default() };
     let mut pieces = Pieces { start: pos - pos % CHUNK_BYTES, chunks: Vec::new() };
     let first = pos + wanted.max_bytes.min(shared.limits.read_bytes_max) as u64;
-    pieces.extend(shared, source, first.min(source.end)).await?;
+    pieces.extend(shared, source, first.min(source.end), wanted.may_wait).await?;
     read_ahead(shared, source, &pieces);
-    let (mut pos, mut served_from) = (pos, None);
+    let (mut pos, mut served_from, mut expected) = (pos, None, None);
     while pos < source.end {
         let missing = match pieces.batch_at(pos, source.end)? {
             At::Batch { header, bytes } => {
                 let header = Batch::header_of(&header);
                 let next = pos + bytes as u64;
+                wanted
+                    .check_continues(expected, &header)
+                    .map_err(|why| format!("damaged at {pos}: {why}"))?;
                 if header.last_offset() < wanted.from {
+                    expected = Some(header.next_offset());
                     pos = next;
                     continue;
                 }
@@ -89,6 +123,7 @@ pub(super) async fn read(
                         break;
                     }
                     served_from.get_or_insert(pos);
+                    expected = Some(header.next_offset());
                     pos = next;
                     continue;
                 }
@@ -99,7 +134,14 @@ pub(super) async fn read(
         if out.bytes > 0 {
             break;
         }
-        pieces.extend(shared, source, missing).await?;
+        if pieces.extend(shared, source, missing, false).await? {
+            continue;
+        }
+        if !wanted.may_wait {
+            return Ok(Some(out));
+        }
+        drop(pieces);
+        pieces = Pieces::alone(shared, source, pos, missing).await?;
     }
     pieces.note_served(shared, source, served_from.unwrap_or(pos)..pos);
     Ok((out.bytes > 0 || pos < source.end).then_some(out))
@@ -118,9 +160,6 @@ fn take(
     let fits = out.bytes + bytes <= wanted.max_bytes || (wanted.min_one && out.bytes == 0);
     if header.last_offset() >= wanted.up_to || !fits {
         return Ok(false);
-    }
-    if out.bytes > 0 && header.base_offset() < out.next {
-        return Err(format!("damaged at {pos}: offsets go backwards"));
     }
     let parts = pieces.cut(pos, bytes);
     if source.sealed.is_none() && crc_of(&parts) != header.crc() {
@@ -162,28 +201,58 @@ impl Pieces {
         self.start + self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>()
     }
 
-    /// Reads on until the bytes up to `until` are here.
-    async fn extend(&mut self, shared: &Rc<Shared>, source: &Source, until: u64) -> Result<(), String> {
+    /// Reads on until the bytes up to `until` are here; false if memory did not suffice. Waits for memory only for a first
+    /// chunk.
+    async fn extend(
+        &mut self,
+        shared: &Rc<Shared>,
+        source: &Source,
+        until: u64,
+        may_wait: bool,
+    ) -> Result<bool, String> {
         let first = self.start / CHUNK_BYTES + self.chunks.len() as u64;
-        let last = until.max(1).div_ceil(CHUNK_BYTES);
-        let mut tasks: Vec<Task<io::Result<Slice>>> = Vec::new();
+        let mut coming = Vec::new();
         // All that are absent are on their way before one is waited for.
-        for number in first..last {
-            if source.is_whole(number)
-                && matches!(shared.chunks.find(source.key(shared, number)), Found::Absent)
-            {
-                tasks.push(start(shared, source, number, None));
+        for number in first..until.max(1).div_ceil(CHUNK_BYTES) {
+            let wait = may_wait && number == first && self.chunks.is_empty();
+            match begin(shared, source, number, wait).await {
+                Some(one) => coming.push(one),
+                None => break,
             }
         }
-        for task in tasks {
-            let read = task.await.map_err(|_| "reading a chunk failed".to_owned())?;
-            read.map_err(|error| error.to_string())?;
-        }
-        for number in first..last {
-            let chunk = one(shared, source, number).await.map_err(|error| error.to_string())?;
+        for one in coming {
+            let chunk = match one {
+                Coming::Here(chunk) => chunk,
+                Coming::Task(task) => {
+                    let read = task.await.unwrap_or_else(|_| Err(io::Error::other("reading a chunk failed")));
+                    read.map_err(|error| error.to_string())?
+                }
+                Coming::FromOther(key, event) => {
+                    event.await;
+                    // It failed, or had to make room again.
+                    let Found::Here(chunk) = shared.chunks.find(key) else { break };
+                    chunk
+                }
+            };
             self.chunks.push(chunk);
         }
-        Ok(())
+        Ok(self.end() >= until)
+    }
+
+    /// The bytes from `pos` to `until` in one piece of their own, whatever it takes.
+    async fn alone(shared: &Shared, source: &Source, pos: u64, until: u64) -> Result<Pieces, String> {
+        let start = pos - pos % CRC_CHUNK_BYTES;
+        let end = until.next_multiple_of(CRC_CHUNK_BYTES).min(source.end);
+        let padded = usize::try_from(block_ceil(end) - start).unwrap_or(usize::MAX);
+        if padded > shared.core.buffers().largest(Reservation::Fetch) {
+            return Err(format!(
+                "a batch at {pos} of {} bytes is more than memory.budget allows",
+                until - pos
+            ));
+        }
+        let buf = append::take(shared, padded, Reservation::Fetch).await;
+        let piece = load(shared, source, start..end, buf).await.map_err(|error| error.to_string())?;
+        Ok(Pieces { start, chunks: vec![piece] })
     }
 
     fn batch_at(&self, pos: u64, end: u64) -> Result<At, String> {
@@ -229,6 +298,9 @@ impl Pieces {
     }
 
     fn note_served(&self, shared: &Shared, source: &Source, served: Range<u64>) {
+        if !self.start.is_multiple_of(CHUNK_BYTES) {
+            return;
+        }
         let mut at = self.start;
         for chunk in &self.chunks {
             let within =
@@ -242,42 +314,61 @@ impl Pieces {
     }
 }
 
-/// One chunk: from the cache, from whoever reads it already, or from the disk.
-async fn one(shared: &Rc<Shared>, source: &Source, number: u64) -> io::Result<Slice> {
-    if !source.is_whole(number) {
-        return load(shared, source, number, None).await;
-    }
+/// A chunk that is here, or will be without anybody's memory.
+enum Coming {
+    Here(Slice),
+    Task(Task<io::Result<Slice>>),
+    FromOther(Key, Listening),
+}
+
+/// Starts a chunk's coming; none if there is no memory for it.
+async fn begin(shared: &Rc<Shared>, source: &Source, number: u64, may_wait: bool) -> Option<Coming> {
+    let range = source.chunk(number);
+    let padded = usize::try_from(block_ceil(range.end - range.start)).expect("a chunk fits in memory");
+    let mut buf = None;
     loop {
-        let coming = match shared.chunks.find(source.key(shared, number)) {
-            Found::Here(chunk) => return Ok(chunk),
-            Found::Coming(event) => event.listen(),
-            Found::Absent => {
-                let task = start(shared, source, number, None);
-                return task.await.unwrap_or_else(|_| Err(io::Error::other("reading a chunk failed")));
+        if source.is_whole(number) {
+            let key = source.key(shared, number);
+            match shared.chunks.find(key) {
+                Found::Here(chunk) => return Some(Coming::Here(chunk)),
+                Found::Coming(event) => return Some(Coming::FromOther(key, event.listen())),
+                Found::Absent => {}
             }
-        };
-        coming.await;
+        }
+        if let Some(buf) = buf {
+            return Some(Coming::Task(start(shared, source, number, buf, Class::Fetch)));
+        }
+        // Somebody else may have begun with it meanwhile: look again.
+        buf = Some(match may_wait {
+            true => append::take(shared, padded, Reservation::Fetch).await,
+            false => append::try_take(shared, padded, Reservation::Fetch)?,
+        });
     }
 }
 
-/// Reads a chunk in a task of its own, so that it ends even if who wanted it has gone. `ahead`: the memory of one that
-/// nobody waits for.
+/// Reads a chunk in a task of its own, so that it ends even if who wanted it has gone.
 fn start(
     shared: &Rc<Shared>,
     source: &Source,
     number: u64,
-    ahead: Option<BufMut>,
+    buf: BufMut,
+    class: Class,
 ) -> Task<io::Result<Slice>> {
-    let key = source.key(shared, number);
-    shared.chunks.begin(key);
-    let class = if ahead.is_some() { Class::CatchUp } else { Class::Fetch };
+    let key = source.is_whole(number).then(|| source.key(shared, number));
+    if let Some(key) = key {
+        shared.chunks.begin(key);
+    }
+    let at_work = AtWork::begin(shared);
     let (shared, source) = (shared.clone(), source.clone());
     let core = shared.core.clone();
     core.spawn(class, async move {
         let guard = EndsReading { shared: &shared, key };
-        let chunk = load(&shared, &source, number, ahead).await;
-        shared.chunks.end(key, chunk.as_ref().ok().cloned());
+        let chunk = load(&shared, &source, source.chunk(number), buf).await;
+        if let Some(key) = key {
+            shared.chunks.end(key, chunk.as_ref().ok().cloned());
+        }
         drop(guard);
+        drop(at_work);
         chunk
     })
 }
@@ -285,36 +376,39 @@ fn start(
 /// A reading that panics must not leave others waiting.
 struct EndsReading<'a> {
     shared: &'a Shared,
-    key: Key,
+    key: Option<Key>,
 }
 
 impl Drop for EndsReading<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shared.chunks.end(self.key, None);
+        if std::thread::panicking()
+            && let Some(key) = self.key
+        {
+            self.shared.chunks.end(key, None);
         }
     }
 }
 
-async fn load(shared: &Shared, source: &Source, number: u64, buf: Option<BufMut>) -> io::Result<Slice> {
-    let start = number * CHUNK_BYTES;
-    let bytes = source.end.saturating_sub(start).min(CHUNK_BYTES);
-    let padded = usize::try_from(block_ceil(bytes)).expect("a chunk fits in memory");
-    let buf = match buf {
-        Some(buf) => buf,
-        None => append::take(shared, padded, Reservation::Fetch).await,
+/// The bytes of `range`, which begins on a block.
+async fn load(shared: &Shared, source: &Source, range: Range<u64>, buf: BufMut) -> io::Result<Slice> {
+    let bytes = usize::try_from(range.end - range.start).expect("it fits in the buffer");
+    let padded = buf.len();
+    let (read, buf) = source.file.read_at(buf, range.start).await;
+    let chunk = match read? >= bytes {
+        true => buf.freeze(0..bytes),
+        false => {
+            // The kernel cut it short.
+            drop(buf);
+            source.file.read_exactly(range.start, padded, Reservation::Fetch).await?
+        }
     };
-    let chunk = source.file.read_into(buf, start, padded, Reservation::Fetch).await?;
-    let bytes = usize::try_from(bytes).expect("a chunk fits in memory");
     if chunk.len() < bytes {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("the file ends before {}", source.end),
-        ));
+        let why = format!("the file ends before {}", source.end);
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
     let chunk = chunk.slice(0..bytes);
     if let Some(index) = &source.sealed {
-        check_chunks(index, start, &chunk)?;
+        check_chunks(index, range.start, &chunk)?;
     }
     shared.count(|counters| {
         counters.reads_from_disk += 1;
@@ -340,6 +434,6 @@ fn read_ahead(shared: &Rc<Shared>, source: &Source, pieces: &Pieces) {
         }
         let buf = shared.core.buffers().try_take(CHUNK_BYTES as usize, Reservation::CatchUp);
         let Some(buf) = buf else { return };
-        drop(start(shared, source, number, Some(buf)));
+        drop(start(shared, source, number, buf, Class::CatchUp));
     }
 }

@@ -32,6 +32,7 @@ pub(super) async fn read(
     max_bytes: usize,
     min_one: bool,
     up_to: Offset,
+    may_wait: bool,
 ) -> Result<ReadOut, ReadError> {
     {
         let state = shared.state.borrow();
@@ -45,7 +46,8 @@ pub(super) async fn read(
         let next = found.next.unwrap_or(from);
         return Ok(ReadOut { slices: found.slices, bytes: found.bytes, next });
     }
-    let wanted = Wanted { from, up_to, max_bytes, min_one };
+    let may_skip = shared.config.borrow().compacted;
+    let wanted = Wanted { from, up_to, max_bytes, min_one, may_wait, may_skip };
     let mut after = None;
     loop {
         // A segment whose last batches were compacted away may hold nothing at or behind `from`.
@@ -53,7 +55,8 @@ pub(super) async fn read(
             return Ok(ReadOut { next: from, ..ReadOut::default() });
         };
         let out = cold::read(shared, &source, pos, wanted).await;
-        let out = out.map_err(|why| ReadError::Storage(format!("{}: {why}", shared.dir.display())))?;
+        let path = || shared.dir.join(crate::names::segment(source.base));
+        let out = out.map_err(|why| ReadError::Storage(format!("{}: {why}", path().display())))?;
         if let Some(out) = out {
             return Ok(out);
         }

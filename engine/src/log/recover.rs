@@ -17,6 +17,7 @@ use crate::names::{self, Partition, PartitionFile, Unreadable};
 use crate::producers::ProducerStates;
 use crate::segment::{ChunkCrcs, Index, Segment};
 use crate::space::{BLOCK_BYTES, block_ceil, block_floor};
+use rt::sync::Semaphore;
 use rt::{Core, File, Open, Reservation, Slice, Sync};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -165,6 +166,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         moved: Default::default(),
         at_work: Cell::new(0),
         idle: Default::default(),
+        syncing: Semaphore::new(1),
         zeroed: Default::default(),
         config: RefCell::new(how.config),
         counters: Cell::new(counters),
@@ -320,6 +322,7 @@ impl Recovery<'_> {
             let mut segment = self.segment(base, file);
             let before_checkpoint = saved.as_ref().is_some_and(|saved| base < saved.segment);
             if before_checkpoint && self.load_sealed(&mut segment, &path, length).await? {
+                self.check_neighbours(&segment, found.get(at + 1), &path)?;
                 segments.push(segment);
                 continue;
             }
@@ -378,6 +381,31 @@ impl Recovery<'_> {
         };
         let stored = file.store(self.core, finish).await;
         stored.map_err(|error| OpenError::Io { path: self.how.dir.join(names::PARTITION_FILE), error })
+    }
+
+    /// A sealed segment begins where its name says and reaches the next one: else a file between them is missing.
+    fn check_neighbours(
+        &self,
+        segment: &Segment,
+        next: Option<&Found>,
+        path: &Path,
+    ) -> Result<(), OpenError> {
+        let Index::Sealed(index) = &segment.index else { return Ok(()) };
+        let reaches = next.is_none_or(|next| {
+            index.end() == next.base || (self.how.config.compacted && index.end() < next.base)
+        });
+        if index.base() == segment.base && reaches {
+            return Ok(());
+        }
+        Err(OpenError::Damaged {
+            path: path.to_path_buf(),
+            position: segment.position,
+            why: format!(
+                "it holds offsets {} to {}, which is not what the files around it say",
+                index.base(),
+                index.end()
+            ),
+        })
     }
 
     fn gap(&self, path: &Path, base: Offset, end: Offset) -> OpenError {

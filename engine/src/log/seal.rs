@@ -28,7 +28,9 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
     let sealing = shared.clone();
     spawn_at_work(shared, Class::Background, async move {
         // What failed is done again by recovery.
-        let _ = seal(&sealing, base).await;
+        if let Err(error) = seal(&sealing, base).await {
+            eprintln!("corelog: a segment of {} is not sealed: {error}", sealing.dir.display());
+        }
         if let Some(segment) = sealing.state.borrow_mut().segment(base) {
             segment.sealing = false;
         }
@@ -65,8 +67,15 @@ async fn seal(shared: &Shared, base: Offset) -> io::Result<()> {
         (segment.file.clone(), segment.position, segment.crcs.clone())
     };
     ahead::cleared(shared, base, u64::MAX).await;
-    file.truncate(length).await?;
-    file.sync_all().await?;
+    let cut = async {
+        file.truncate(length).await?;
+        file.sync_all().await
+    };
+    if let Err(error) = cut.await {
+        // A sync that failed says nothing of what is on stable media, and trying again would hide it.
+        shared.poison(format!("sealing a segment of {} failed: {error}", shared.dir.display()));
+        return Err(error);
+    }
     let crcs = complete(&file, length, &crcs).await?;
     let encoded = {
         let mut state = shared.state.borrow_mut();
@@ -139,10 +148,12 @@ pub(super) fn sync_later(shared: &Rc<Shared>) {
 
 /// Puts everything that was written onto stable media.
 pub(super) async fn sync(shared: &Shared) -> Result<(), Poisoned> {
+    // One at a time: whoever comes second may speak of it only when the first has ended.
+    let _turn = shared.syncing.acquire(1).await;
     let (files, end) = {
         let mut state = shared.state.borrow_mut();
         state.check_open()?;
-        if state.unsynced_messages == 0 {
+        if state.synced_end >= state.durable_end {
             return Ok(());
         }
         state.unsynced_messages = 0;

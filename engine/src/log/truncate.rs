@@ -42,7 +42,11 @@ pub(super) async fn apply_retention(shared: &Rc<Shared>) -> Result<usize, Append
     if active_too {
         let ticket = shared.turns.draw();
         ticket.turn().await;
-        append::roll(shared, now_ms).await?;
+        // The one before may have rolled already.
+        let (_, still, _) = plan(shared);
+        if still && shared.state.borrow_mut().active().position > 0 {
+            append::roll(shared, now_ms).await?;
+        }
     }
     let (count, _, end) = plan(shared);
     if let Some(end) = end {

@@ -20,7 +20,7 @@ fn value(n: usize) -> Vec<u8> {
 fn behind_the_tail<F: Future<Output = ()> + 'static>(
     segment_bytes: u64,
     count: usize,
-    test: fn(Core, Log, SimDisk) -> F,
+    test: impl Fn(Core, Log, SimDisk) -> F + Clone + 'static,
 ) {
     let sim = Sim::new(3, SimConfig { memory_bytes: 64 << 20, ..SimConfig::default() });
     let disk = sim.disk();
@@ -28,7 +28,7 @@ fn behind_the_tail<F: Future<Output = ()> + 'static>(
         let mut how = open_log(DIR.into(), 1);
         how.config.segment_bytes = segment_bytes;
         (how.tails, how.chunks) = (Tails::new(0), Chunks::new(16 << 20));
-        let disk = disk.clone();
+        let (disk, test) = (disk.clone(), test.clone());
         async move {
             let log = Log::open(&core, how).await.expect("opens");
             for n in 0..count {
@@ -97,4 +97,18 @@ fn a_read_that_fails_is_told_and_tried_anew_by_the_next_one() {
         assert!(matches!(failed, Err(ReadError::Storage(_))), "{failed:?}");
         assert_eq!(read_all(&log, Offset(0)).await.len(), 8);
     });
+}
+
+#[test]
+fn hazard_a4_an_offset_that_jumps_is_an_error_and_not_an_endless_wait() {
+    // Bits of the first and the second base offset, none of which a batch CRC covers.
+    for (batch, byte, bit) in [(0, 0, 0), (1, 7, 6), (1, 6, 0), (1, 7, 0)] {
+        behind_the_tail(1 << 30, 8, move |_, log, disk| async move {
+            let path = format!("{DIR}/{}", crate::names::segment(Offset(0)));
+            let start = batch * produced(&value(0)).len() as u64;
+            disk.flip_bit(path, (start + byte) * 8 + bit);
+            let read = log.read(Offset(0), 1 << 20, true, Offset(8)).await;
+            assert!(matches!(&read, Err(ReadError::Storage(why)) if why.contains("damaged")), "{read:?}");
+        });
+    }
 }
