@@ -406,6 +406,11 @@ pub(super) fn subscription(metadata: &[u8]) -> Option<ConsumerProtocolSubscripti
 
 #[cfg(test)]
 impl ClassicGroup {
+    /// Nothing is in flight.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Empty | State::Stable) && self.waiting == 0
+    }
+
     pub fn leader_for_tests(&self) -> String {
         self.leader.as_deref().unwrap_or_default().to_owned()
     }

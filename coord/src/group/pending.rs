@@ -60,12 +60,13 @@ impl Pending {
 impl Shard {
     /// Turns what the step decided into effects; holds back what must wait.
     pub(super) fn flush(&mut self, out: &mut Effects) {
-        let mut records = std::mem::take(&mut self.core.records);
+        let records = std::mem::take(&mut self.core.records);
         let mut cuts = std::mem::take(&mut self.core.cuts);
         cuts.retain(|cut| *cut > 0 && *cut < records.len());
         if !records.is_empty() {
             cuts.push(records.len());
         }
+        let mut records = records.into_iter();
         let mut undo = self.core.undo.drain(..).peekable();
         let mut start = 0;
         for end in cuts {
@@ -75,7 +76,7 @@ impl Shard {
             self.pending.last += 1;
             let seq = self.pending.last;
             let encode = |record: Record| record.encode().expect("names come from strings of the wire");
-            let batch = records.drain(..end - start).map(encode).collect();
+            let batch = records.by_ref().take(end - start).map(encode).collect();
             out.appends.push(Append { seq, records: batch });
             self.pending.open.push_back(seq);
             while let Some((_, undo)) = undo.next_if(|(before, _)| *before < end) {

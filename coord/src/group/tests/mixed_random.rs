@@ -21,6 +21,9 @@ struct Schedule {
     random: Random,
     processes: Vec<Process>,
     born: usize,
+    /// How many durable records there were when the log was last loaded and compared.
+    compared: usize,
+    comparisons: usize,
     /// How often the group was seen to be of each type.
     seen: (usize, usize),
 }
@@ -30,7 +33,15 @@ impl Schedule {
         let mut world = world_of(&[("t", 1, 5)]);
         world.hold = true;
         let random = Random(seed * 0x1234_5677 + 3);
-        let mut schedule = Schedule { world, random, processes: Vec::new(), born: 0, seen: (0, 0) };
+        let mut schedule = Schedule {
+            world,
+            random,
+            processes: Vec::new(),
+            born: 0,
+            compared: 0,
+            comparisons: 0,
+            seen: (0, 0),
+        };
         for at in 0..4 {
             let process = schedule.process((at == 0).then(|| "i".to_owned()));
             schedule.processes.push(process);
@@ -70,11 +81,25 @@ impl Schedule {
             }
             self.collect();
             self.world.check_invariants();
+            self.compare_with_log();
             match self.world.shard.groups.get("g") {
                 Some(Group::Classic(_)) => self.seen.0 += 1,
                 Some(Group::Consumer(_)) => self.seen.1 += 1,
                 None => {}
             }
+        }
+    }
+
+    /// Whenever nothing is in flight that is not persisted, the durable records load to what there is.
+    fn compare_with_log(&mut self) {
+        let is_at_rest = match self.world.shard.groups.get("g") {
+            Some(Group::Classic(group)) => group.is_at_rest(),
+            Some(Group::Consumer(_)) | None => true,
+        };
+        if is_at_rest && self.world.open.is_empty() && self.world.log.len() != self.compared {
+            self.compared = self.world.log.len();
+            self.comparisons += 1;
+            self.world.check_replay();
         }
     }
 
@@ -187,12 +212,13 @@ impl Schedule {
 
 #[test]
 fn no_schedule_of_both_protocols_breaks_the_group() {
-    let (mut classic, mut consumer) = (0, 0);
+    let (mut classic, mut consumer, mut comparisons) = (0, 0, 0);
     for seed in 1..40 {
         let mut schedule = Schedule::new(seed);
         schedule.run(400);
         classic += schedule.seen.0;
         consumer += schedule.seen.1;
+        comparisons += schedule.comparisons;
         schedule.world.hold = false;
         schedule.world.make_durable(usize::MAX);
         // Until nothing is in flight that a load would not bring back.
@@ -203,4 +229,5 @@ fn no_schedule_of_both_protocols_breaks_the_group() {
     }
     assert!(classic > 1_000, "{classic}");
     assert!(consumer > 1_000, "{consumer}");
+    assert!(comparisons > 500, "{comparisons}");
 }
