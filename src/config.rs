@@ -68,6 +68,7 @@ pub struct Config {
     pub memory: Memory,
     pub durability: Durability,
     pub topics: Topics,
+    pub groups: Groups,
     pub limits: Limits,
 }
 
@@ -154,6 +155,27 @@ pub struct Topics {
     pub timestamp_after_max_ms: i64,
     pub retention_check_interval_ms: i64,
     pub producer_id_expiration_ms: i64,
+}
+
+/// Consumer groups; named after Kafka's broker settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Groups {
+    pub initial_rebalance_delay_ms: i64,
+    pub min_session_timeout_ms: i32,
+    pub max_session_timeout_ms: i32,
+    pub max_size: usize,
+    pub offset_metadata_max_bytes: usize,
+    pub offsets_retention_minutes: i64,
+    pub offsets_retention_check_interval_ms: i64,
+    pub offsets_topic_num_partitions: i32,
+    pub offsets_topic_segment_bytes: u64,
+    pub consumer_max_size: usize,
+    pub consumer_session_timeout_ms: i32,
+    pub consumer_heartbeat_interval_ms: i32,
+    pub consumer_assignment_interval_ms: i32,
+    /// Comma-separated; the first one is the default.
+    pub consumer_assignors: String,
+    pub consumer_migration_policy: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

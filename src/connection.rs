@@ -24,7 +24,7 @@ use crate::shard::join::before;
 /// What a connection reads into while no large request is on its way.
 const READ_BYTES: usize = 4096;
 /// A fetch request up to this size is copied out of the memory for requests while it waits.
-const FETCH_COPIED_BYTES_MAX: usize = 1 << 20;
+const WAITING_COPIED_BYTES_MAX: usize = 1 << 20;
 /// Replies that are ready go out together, up to this many at a time.
 const REPLIES_PER_SEND_MAX: usize = 64;
 
@@ -44,7 +44,7 @@ struct Pending {
     received: Instant,
     task: Task<Answered>,
     /// Given up when the connection ends, which a produce never is.
-    is_fetch: bool,
+    waits: bool,
 }
 
 /// What the reading and the writing half share.
@@ -88,6 +88,9 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
     shared.close();
     // The writer has nothing to send any more; it ends as soon as it sees the closed mark.
     drop(writer.await);
+    // Nor is there anybody for what waits behind an answer that did not leave.
+    let left = std::mem::take(&mut *shared.replies.borrow_mut());
+    left.iter().filter(|pending| pending.waits).for_each(|pending| pending.task.abort());
 }
 
 impl Shared {
@@ -127,18 +130,19 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
         if shared.closed.get() {
             return;
         }
-        let is_fetch = handlers::is_fetch(&frame);
-        // A fetch may wait for long: not with memory that produce requests wait for.
-        let lean = is_fetch && frame.len() <= FETCH_COPIED_BYTES_MAX;
+        let waits = handlers::may_wait(&frame);
+        // It may wait for long: not with memory that produce requests wait for.
+        let lean = waits && frame.len() <= WAITING_COPIED_BYTES_MAX;
         let (frame, memory) = match lean {
             true => (Slice::from(frame.to_vec()), None),
             false => (frame, input.memory.clone()),
         };
         let received = shard.core.now();
-        let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), frame, received));
+        let client = shared.stream.peer_addr().ip();
+        let task = shard.core.spawn(Class::Produce, handlers::handle(shard.clone(), client, frame, received));
         shared.in_flight.set(shared.in_flight.get() + 1);
         shared.in_flight_bytes.set(shared.in_flight_bytes.get() + bytes);
-        let pending = Pending { bytes, _memory: memory, received, task, is_fetch };
+        let pending = Pending { bytes, _memory: memory, received, task, waits };
         shared.replies.borrow_mut().push_back(pending);
         shared.arrived.notify_all();
     }
@@ -191,7 +195,7 @@ async fn write_replies(shard: Rc<Shard>, shared: Rc<Shared>) {
 
 /// The answer to a request; none if the work on it panicked, or if it was a fetch and the connection ended.
 async fn answer(shared: &Shared, mut pending: Pending) -> Option<Answered> {
-    if !pending.is_fetch {
+    if !pending.waits {
         return pending.task.await.ok();
     }
     let answered = before(&mut pending.task, shared.closing.listen()).await;

@@ -17,6 +17,7 @@ use net::error_code::ErrorCode;
 use rt::CoreId;
 use rt::sync::Semaphore;
 
+use crate::groups::OFFSETS_TOPIC;
 use crate::metadata_log::MetadataLog;
 use crate::shard::join::join_all;
 use crate::shard::mail::Ask;
@@ -64,6 +65,9 @@ impl Controller {
             }
             ControllerRequest::CreatePartitions { topics, validate_only } => {
                 self.create_partitions(&topics, validate_only).await.map(ControllerAnswer::CreatedPartitions)
+            }
+            ControllerRequest::CreateOffsetsTopic => {
+                self.create_offsets_topic().await.map(|()| ControllerAnswer::Noted)
             }
             ControllerRequest::AllocateProducerIds => self.allocate_producer_ids().await,
             ControllerRequest::LogsFailed { offline, recovering } => {
@@ -166,6 +170,47 @@ impl Controller {
             self.commit(commands).await?;
         }
         Ok(answers)
+    }
+
+    async fn create_offsets_topic(&self) -> Result<(), Unavailable> {
+        let shard = self.shard()?;
+        let settings = &shard.settings.offsets_topic;
+        let configs = [
+            ("segment.bytes", settings.segment_bytes.to_string()),
+            ("compression.type", "producer".to_owned()),
+        ];
+        let topic = NewTopic {
+            num_partitions: settings.num_partitions,
+            configs: configs.map(|(name, value)| (name.to_owned(), Some(value))).into(),
+            ..NewTopic::with_defaults(OFFSETS_TOPIC.to_owned())
+        };
+        let plan = {
+            let metadata = self.metadata.borrow();
+            let mut plans =
+                plan_create_topics(metadata.image(), &shard.settings.defaults, &[borrowed(&topic)], || {
+                    shard.core.random_u64()
+                });
+            plans.pop().map(|(_, plan)| plan)
+        };
+        let planned = match plan.ok_or(Unavailable)? {
+            Ok(planned) => planned,
+            Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => return Ok(()),
+            Err(refusal) => {
+                eprintln!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refusal.message);
+                return Err(Unavailable);
+            }
+        };
+        let count = usize::try_from(planned.num_partitions).unwrap_or(usize::MAX);
+        if let Err(refused) = self.room(&shard).take(count) {
+            eprintln!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refused.message);
+            return Err(Unavailable);
+        }
+        let mut command = planned.command;
+        if let Command::CreateTopic { configs, .. } = &mut command {
+            // Refused to clients as long as nothing compacts; here it says that nothing may be deleted by age.
+            configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
+        }
+        self.commit(vec![command]).await.map(drop)
     }
 
     async fn allocate_producer_ids(&self) -> Result<ControllerAnswer, Unavailable> {

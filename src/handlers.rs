@@ -3,6 +3,7 @@
 //! As in Kafka, what is not served, and what cannot be decoded, ends the connection without an answer. ApiVersions is
 //! the exception: asked in an unknown version, it answers in version 0.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -15,17 +16,31 @@ use crate::metrics::Stage;
 use crate::shard::Shard;
 
 mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
+mod describe_groups;
 mod describe_topic_partitions;
 mod fetch;
+mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 mod topics;
 
 /// What a handler leaves for the connection to do.
@@ -66,13 +81,26 @@ pub const SERVED: &[Served] = &[
     served(ApiKey::Fetch, 4, 18),
     served(ApiKey::ListOffsets, 1, 11),
     served(ApiKey::Metadata, 0, 13),
+    served(ApiKey::OffsetCommit, 2, 10),
+    served(ApiKey::OffsetFetch, 1, 10),
+    served(ApiKey::FindCoordinator, 0, 6),
+    served(ApiKey::JoinGroup, 0, 9),
+    served(ApiKey::Heartbeat, 0, 4),
+    served(ApiKey::LeaveGroup, 0, 5),
+    served(ApiKey::SyncGroup, 0, 5),
+    served(ApiKey::DescribeGroups, 0, 6),
+    served(ApiKey::ListGroups, 0, 5),
     served(ApiKey::ApiVersions, 0, 4),
     served(ApiKey::CreateTopics, 2, 7),
     served(ApiKey::DeleteTopics, 1, 6),
     served(ApiKey::InitProducerId, 0, 5),
     served(ApiKey::OffsetForLeaderEpoch, 2, 4),
     served(ApiKey::CreatePartitions, 0, 3),
+    served(ApiKey::DeleteGroups, 0, 2),
+    served(ApiKey::OffsetDelete, 0, 0),
     served(ApiKey::DescribeCluster, 0, 2),
+    served(ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    served(ApiKey::ConsumerGroupDescribe, 0, 1),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 
@@ -101,6 +129,8 @@ impl From<net::wire::EncodeError> for Unanswerable {
 /// One request on its way through a handler.
 pub struct Request<'a> {
     pub shard: &'a Rc<Shard>,
+    /// Where it comes from.
+    pub client: IpAddr,
     pub version: i16,
     /// When all of it had arrived.
     pub received: Instant,
@@ -147,10 +177,17 @@ pub fn is_fetch(frame: &[u8]) -> bool {
     frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Fetch as i16)
 }
 
+/// Whether a frame holds a request whose answer may wait: for records, or for the other members of a group. Nothing is
+/// lost if such a one is dropped half-way.
+pub fn may_wait(frame: &[u8]) -> bool {
+    const WAITING: [i16; 3] = [ApiKey::Fetch as i16, ApiKey::JoinGroup as i16, ApiKey::SyncGroup as i16];
+    frame.first_chunk().is_some_and(|key| WAITING.contains(&i16::from_be_bytes(*key)))
+}
+
 /// Answers one request frame, which was whole at `received`.
-pub async fn handle(shard: Rc<Shard>, frame: Slice, received: Instant) -> Answered {
+pub async fn handle(shard: Rc<Shard>, client: IpAddr, frame: Slice, received: Instant) -> Answered {
     let mut key = None;
-    let reply = route(&shard, &frame, received, &mut key).await.unwrap_or(Reply::Close);
+    let reply = route(&shard, client, &frame, received, &mut key).await.unwrap_or(Reply::Close);
     if matches!(reply, Reply::Close) {
         shard.metrics.unanswerable();
     }
@@ -160,6 +197,7 @@ pub async fn handle(shard: Rc<Shard>, frame: Slice, received: Instant) -> Answer
 /// `taken_up` becomes the key of what is served.
 async fn route(
     shard: &Rc<Shard>,
+    client: IpAddr,
     frame: &Slice,
     received: Instant,
     taken_up: &mut Option<ApiKey>,
@@ -174,7 +212,7 @@ async fn route(
     }
     *taken_up = Some(key);
     shard.metrics.request(key);
-    let request = Request { shard, version, received, header, body: reader.rest(), frame };
+    let request = Request { shard, client, version, received, header, body: reader.rest(), frame };
     match key {
         ApiKey::ApiVersions if !known => api_versions::refuse_version(&request),
         ApiKey::ApiVersions => api_versions::handle(&request),
@@ -182,6 +220,19 @@ async fn route(
         ApiKey::Fetch => fetch::handle(&request).await,
         ApiKey::ListOffsets => list_offsets::handle(&request).await,
         ApiKey::Metadata => metadata::handle(&request).await,
+        ApiKey::OffsetCommit => offset_commit::handle(&request).await,
+        ApiKey::OffsetFetch => offset_fetch::handle(&request).await,
+        ApiKey::FindCoordinator => find_coordinator::handle(&request).await,
+        ApiKey::JoinGroup => join_group::handle(&request).await,
+        ApiKey::Heartbeat => heartbeat::handle(&request).await,
+        ApiKey::LeaveGroup => leave_group::handle(&request).await,
+        ApiKey::SyncGroup => sync_group::handle(&request).await,
+        ApiKey::DescribeGroups => describe_groups::handle(&request).await,
+        ApiKey::ListGroups => list_groups::handle(&request).await,
+        ApiKey::DeleteGroups => delete_groups::handle(&request).await,
+        ApiKey::OffsetDelete => offset_delete::handle(&request).await,
+        ApiKey::ConsumerGroupHeartbeat => consumer_group_heartbeat::handle(&request).await,
+        ApiKey::ConsumerGroupDescribe => consumer_group_describe::handle(&request).await,
         ApiKey::CreateTopics => create_topics::handle(&request).await,
         ApiKey::DeleteTopics => delete_topics::handle(&request).await,
         ApiKey::InitProducerId => init_producer_id::handle(&request).await,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coord::group::MigrationPolicy;
 use coord::metadata::config::Defaults;
 use coord::metadata::settings::{Compression, Durability, TimestampType, effective};
 use coord::metadata::{Listener, NodeId, Topic};
@@ -39,6 +40,13 @@ pub struct Limits {
     pub mailbox_messages_max: usize,
 }
 
+/// How the topic that groups live in is created.
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetsTopic {
+    pub num_partitions: i32,
+    pub segment_bytes: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node_id: NodeId,
@@ -49,6 +57,8 @@ pub struct Settings {
     pub auto_create_topics: bool,
     pub defaults: Defaults,
     pub retention_check: Duration,
+    pub groups: coord::group::Settings,
+    pub offsets_topic: OffsetsTopic,
     producer_expiration_ms: i64,
     #[doc(hidden)]
     pub faults: Faults,
@@ -100,6 +110,11 @@ impl Settings {
             retention_check: Duration::from_millis(
                 u64::try_from(topics.retention_check_interval_ms).unwrap_or(0),
             ),
+            groups: groups(&config.groups),
+            offsets_topic: OffsetsTopic {
+                num_partitions: config.groups.offsets_topic_num_partitions,
+                segment_bytes: config.groups.offsets_topic_segment_bytes,
+            },
             producer_expiration_ms: topics.producer_id_expiration_ms,
             faults: Faults::default(),
         })
@@ -108,14 +123,20 @@ impl Settings {
     /// What a log of this topic has to know.
     pub fn log_config(&self, topic: &Topic) -> LogConfig {
         let settings = effective(&topic.configs, &self.defaults);
+        // What groups are is never lost to a setting: neither to retention nor to a weaker durability (hazard A12).
+        let internal = topic.is_internal();
         LogConfig {
             segment_bytes: settings.segment_bytes,
             segment_ms: settings.segment_ms,
             retention_ms: settings.retention_ms,
             retention_bytes: settings.retention_bytes,
-            deletes: settings.cleanup_delete,
+            deletes: settings.cleanup_delete && !internal,
             compacted: settings.cleanup_compact,
-            durability: durability(settings.durability),
+            durability: if internal {
+                engine::log::Durability::Fsync
+            } else {
+                durability(settings.durability)
+            },
             max_message_bytes: settings.max_message_bytes,
             timestamp_type: match settings.timestamp_type {
                 TimestampType::CreateTime => engine::batch::TimestampType::CreateTime,
@@ -152,6 +173,31 @@ fn limits(config: &Config, in_force: &InForce, cores: usize) -> Limits {
         describe_partitions_max: count(limits.describe_partitions_max),
         partitions_max: count(limits.partitions_max),
         mailbox_messages_max: count(limits.mailbox_messages_max),
+    }
+}
+
+fn groups(config: &config::Groups) -> coord::group::Settings {
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    coord::group::Settings {
+        group_max_size: config.max_size,
+        group_min_session_timeout_ms: config.min_session_timeout_ms,
+        group_max_session_timeout_ms: config.max_session_timeout_ms,
+        group_initial_rebalance_delay_ms: positive(config.initial_rebalance_delay_ms),
+        offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+        offsets_retention_ms: config.offsets_retention_minutes * 60_000,
+        offsets_retention_check_interval_ms: positive(config.offsets_retention_check_interval_ms),
+        consumer_max_size: config.consumer_max_size,
+        consumer_session_timeout_ms: config.consumer_session_timeout_ms,
+        consumer_heartbeat_interval_ms: config.consumer_heartbeat_interval_ms,
+        consumer_assignment_interval_ms: config.consumer_assignment_interval_ms,
+        consumer_assignors: config.consumer_assignors.split(',').map(str::to_owned).collect(),
+        consumer_migration_policy: match config.consumer_migration_policy.as_str() {
+            "disabled" => MigrationPolicy::Disabled,
+            "downgrade" => MigrationPolicy::Downgrade,
+            "upgrade" => MigrationPolicy::Upgrade,
+            _ => MigrationPolicy::Bidirectional,
+        },
+        ..coord::group::Settings::default()
     }
 }
 

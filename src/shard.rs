@@ -20,6 +20,7 @@ use rt::{Class, Core, CoreId, Instant, Port, Task};
 use crate::connection::{self, Connections};
 use crate::controller::{Controller, ControllerAnswer, ControllerRequest};
 use crate::fetch_session::Sessions;
+use crate::groups::{self, Groups};
 use crate::metrics::Metrics;
 use crate::settings::{Limits, Settings};
 
@@ -100,6 +101,7 @@ pub struct Shard {
     pub producer_ids: RefCell<ProducerIds>,
     pub metrics: Metrics,
     pub(crate) losses: RefCell<Losses>,
+    pub(crate) groups: Groups,
     /// Fetches that wait for data.
     pub(crate) fetches_waiting: Semaphore,
     pub(crate) store: Store,
@@ -135,6 +137,7 @@ impl Shard {
             producer_ids: RefCell::default(),
             metrics: Metrics::default(),
             losses: RefCell::default(),
+            groups: Groups::default(),
             fetches_waiting,
             store,
             hosted: RefCell::default(),
@@ -210,7 +213,7 @@ impl Shard {
     fn work_for(self: Rc<Self>, from: CoreId, id: u64, ask: Ask, sent: Instant) {
         let class = match ask {
             Ask::Control(_) | Ask::Apply(_) | Ask::Begin(_) | Ask::Stop | Ask::Metrics => Class::Control,
-            Ask::Produce(_) => Class::Produce,
+            Ask::Produce(_) | Ask::Group(_) => Class::Produce,
             Ask::Fetch(_) | Ask::Watch(_) | Ask::Offsets(_) | Ask::EpochEnds(_) => Class::Fetch,
         };
         // Metadata changes take effect in the order of the mail, before anything that comes after them.
@@ -221,7 +224,7 @@ impl Shard {
             }
             other => other,
         };
-        let may_be_forgotten = matches!(ask, Ask::Watch(_));
+        let may_be_forgotten = matches!(ask, Ask::Watch(_) | Ask::Group(_));
         let shard = self.clone();
         let task = self.core.spawn(class, async move {
             if let Some(hop) = ask.hop() {
@@ -241,6 +244,7 @@ impl Shard {
             self.metadata.borrow_mut().absorb(change);
             hosted::follow(self, change);
         }
+        groups::follow(self, changes);
     }
 
     pub(crate) fn controller(&self) -> Option<Rc<Controller>> {

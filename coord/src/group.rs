@@ -15,7 +15,7 @@
 //!   steps that are due at once.
 //!
 //! How to drive it: [`Shard::new`], a [`Input::Load`] for each record of the partition up to its end, [`Input::Loaded`],
-//! then requests as they come and a [`Input::Tick`] whenever [`Shard::deadline`] has come. An [`Append`] is one atomic
+//! then requests ([`Shard::call`]) as they come and a [`Input::Tick`] whenever [`Shard::deadline`] has come. An [`Append`] is one atomic
 //! batch; appends become durable in order. It is told by `Durable` or `Failed`, never awaited. What it does not do:
 //! authorization, the look-up of topics that do not exist, routing; [`call`] says what the caller fills in.
 
@@ -72,9 +72,8 @@ pub struct Now {
     pub unix_ms: i64,
 }
 
-/// What a step is told.
+/// What a step is told, but for what it is asked: that is [`Shard::call`].
 pub enum Input<'a> {
-    Call(Call<'a>, Request<'a>),
     /// Time has passed.
     Tick,
     /// The append of that number, and those before it, are durable.
@@ -93,8 +92,8 @@ pub enum Input<'a> {
     },
     /// The partition's end was reached.
     Loaded,
-    /// The cluster's metadata, whenever it changes.
-    Metadata(Image),
+    /// The cluster's metadata, whenever it changes; shared by the shards of one core.
+    Metadata(Rc<Image>),
     TopicDeleted(&'a Topic),
     /// What the resource GROUP of that name sets now.
     Config {
@@ -166,7 +165,7 @@ impl Group {
 struct Core {
     settings: Settings,
     configs: BTreeMap<Text, GroupConfig>,
-    image: Image,
+    image: Rc<Image>,
     /// Counts the images, from 1.
     image_version: u64,
     now: Now,
@@ -225,12 +224,12 @@ pub struct Shard {
 
 impl Shard {
     /// A shard that waits for its records.
-    pub fn new(settings: Settings, image: Image) -> Shard {
+    pub fn new(settings: Settings, image: impl Into<Rc<Image>>) -> Shard {
         Shard {
             core: Core {
                 settings,
                 configs: BTreeMap::new(),
-                image,
+                image: image.into(),
                 image_version: 1,
                 now: Now::default(),
                 timers: Timers::default(),
@@ -259,11 +258,17 @@ impl Shard {
         }
     }
 
+    /// One step: a request. Its answer may come with any later step.
+    pub fn call(&mut self, now: Now, call: &Call<'_>, request: Request<'_>, out: &mut Effects) {
+        self.core.now = now;
+        self.asked(call, request);
+        self.flush(out);
+    }
+
     /// One step. After an error the shard is dropped.
     pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) -> Result<(), Damaged> {
         self.core.now = now;
         match input {
-            Input::Call(call, request) => self.call(&call, request),
             Input::Tick => self.tick(),
             Input::Durable { seq } => self.durable(seq, out),
             Input::Failed { seq, why } => self.failed(seq, translate(why)),
@@ -301,7 +306,7 @@ impl Shard {
         self.offsets.len()
     }
 
-    fn call(&mut self, call: &Call<'_>, request: Request<'_>) {
+    fn asked(&mut self, call: &Call<'_>, request: Request<'_>) {
         let refusal = match self.phase {
             Phase::Active => None,
             Phase::Loading | Phase::Settling { .. } => Some(match request {

@@ -33,6 +33,7 @@ pub fn config(values: &Values, problems: &mut Vec<Problem>) -> Option<Config> {
         memory: Memory { budget: from.budget() },
         durability: from.durability(),
         topics: from.topics(),
+        groups: from.groups(),
         limits: from.limits(),
     })
 }
@@ -67,6 +68,20 @@ fn relations(values: &Values, problems: &mut Vec<Problem>) {
         let message =
             "listeners.advertised is an address nobody can connect to; name the host as clients reach it";
         report("listeners.advertised", message);
+    }
+    let least = |path: &str| from.integer::<i64>(path);
+    if least("groups.group.min.session.timeout.ms") > least("groups.group.max.session.timeout.ms") {
+        let path = "groups.group.min.session.timeout.ms";
+        report(path, "groups.group.min.session.timeout.ms exceeds groups.group.max.session.timeout.ms");
+    }
+    if least("groups.group.consumer.heartbeat.interval.ms")
+        >= least("groups.group.consumer.session.timeout.ms")
+    {
+        let path = "groups.group.consumer.heartbeat.interval.ms";
+        report(
+            path,
+            "groups.group.consumer.heartbeat.interval.ms must be less than groups.group.consumer.session.timeout.ms",
+        );
     }
     if from.bytes("topics.message.max.bytes") > from.bytes("topics.log.segment.bytes") {
         let path = "topics.message.max.bytes";
@@ -166,6 +181,26 @@ impl Reader<'_> {
             timestamp_after_max_ms: self.integer("topics.log.message.timestamp.after.max.ms"),
             retention_check_interval_ms: self.integer("topics.log.retention.check.interval.ms"),
             producer_id_expiration_ms: self.integer("topics.producer.id.expiration.ms"),
+        }
+    }
+
+    fn groups(&self) -> Groups {
+        Groups {
+            initial_rebalance_delay_ms: self.integer("groups.group.initial.rebalance.delay.ms"),
+            min_session_timeout_ms: self.integer("groups.group.min.session.timeout.ms"),
+            max_session_timeout_ms: self.integer("groups.group.max.session.timeout.ms"),
+            max_size: self.integer("groups.group.max.size"),
+            offset_metadata_max_bytes: self.integer("groups.offset.metadata.max.bytes"),
+            offsets_retention_minutes: self.integer("groups.offsets.retention.minutes"),
+            offsets_retention_check_interval_ms: self.integer("groups.offsets.retention.check.interval.ms"),
+            offsets_topic_num_partitions: self.integer("groups.offsets.topic.num.partitions"),
+            offsets_topic_segment_bytes: self.bytes("groups.offsets.topic.segment.bytes"),
+            consumer_max_size: self.integer("groups.group.consumer.max.size"),
+            consumer_session_timeout_ms: self.integer("groups.group.consumer.session.timeout.ms"),
+            consumer_heartbeat_interval_ms: self.integer("groups.group.consumer.heartbeat.interval.ms"),
+            consumer_assignment_interval_ms: self.integer("groups.group.consumer.assignment.interval.ms"),
+            consumer_assignors: self.text("groups.group.consumer.assignors"),
+            consumer_migration_policy: self.text("groups.group.consumer.migration.policy"),
         }
     }
 

@@ -54,6 +54,8 @@ pub enum ControllerRequest {
         topics: Vec<MorePartitions>,
         validate_only: bool,
     },
+    /// The topic that groups live in. Answered with `Noted`, also where it is there already.
+    CreateOffsetsTopic,
     AllocateProducerIds,
     /// Logs of this broker failed: those that are offline now, and those that are recovered in a new epoch.
     LogsFailed {

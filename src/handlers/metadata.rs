@@ -14,6 +14,7 @@ use net::messages::metadata::{
 
 use super::{Reply, Request, Unanswerable};
 use crate::controller::{ControllerRequest, NewTopic};
+use crate::groups::{self, OFFSETS_TOPIC};
 use crate::shard::Shard;
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
@@ -153,9 +154,13 @@ fn missing(shard: &Rc<Shard>, names: &BTreeSet<&str>) -> Vec<String> {
 
 /// As in Kafka, this answer still says that the topic is unknown; the client asks again and finds it.
 fn create_in_background(shard: &Rc<Shard>, names: Vec<String>) {
+    let (offsets, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name == OFFSETS_TOPIC);
     let topics = names.into_iter().map(NewTopic::with_defaults).collect();
     let shard = shard.clone();
     shard.core.clone().spawn(rt::Class::Control, async move {
+        if !offsets.is_empty() {
+            groups::create_topic(&shard).await;
+        }
         let request = ControllerRequest::CreateTopics { topics, validate_only: false };
         // Failures are the next request's to see: the topic is still not there.
         drop(shard.ask_controller(request).await);

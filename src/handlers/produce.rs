@@ -65,6 +65,7 @@ async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[boo
                 check_acks(body.acks)?;
                 let id = PartitionId { topic: id, index: partition.index };
                 let owner = topics::owner(shard, id)?;
+                topics::check_writable(shard, id.topic)?;
                 let Records::Bytes(records) = partition.records else { return Err(ErrorCode::InvalidRecord) };
                 check_codec(records, request.version)?;
                 Ok((owner, ProducePart { place, partition: id, records: request.frame.slice_ref(records) }))

@@ -33,3 +33,13 @@ pub fn by_id(shard: &Rc<Shard>, id: [u8; 16]) -> Result<TopicId, ErrorCode> {
 pub fn owner(shard: &Rc<Shard>, partition: PartitionId) -> Result<CoreId, ErrorCode> {
     shard.ownership.borrow().owner(partition).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
+
+/// Only the broker itself writes to internal topics.
+///
+/// # Errors
+/// INVALID_TOPIC_EXCEPTION.
+pub fn check_writable(shard: &Rc<Shard>, id: TopicId) -> Result<(), ErrorCode> {
+    let metadata = shard.metadata.borrow();
+    let internal = metadata.topic_by_id(id).is_some_and(|topic| topic.is_internal());
+    if internal { Err(ErrorCode::InvalidTopicException) } else { Ok(()) }
+}

@@ -12,6 +12,7 @@ use net::error_code::ErrorCode;
 use rt::Class;
 use rt::sync::Event;
 
+use crate::groups;
 use crate::shard::Shard;
 use crate::shard::losses::{self, Loss};
 
@@ -178,6 +179,7 @@ async fn open(shard: Rc<Shard>, hosted: Rc<Hosted>, config: LogConfig, leader_ep
     match opened {
         Ok(log) => {
             hosted.settle(State::Open(log.clone()));
+            groups::opened(&shard, &hosted, &log);
             pump(shard, hosted, log).await;
         }
         Err(why) => {
@@ -210,6 +212,7 @@ async fn pump(shard: Rc<Shard>, hosted: Rc<Hosted>, log: Log) {
 fn lose(shard: &Rc<Shard>, hosted: &Rc<Hosted>, log: Log, failure: Failure) {
     let name = format!("{}-{}", hosted.topic_name, hosted.id.index);
     hosted.settle(State::Failed(ErrorCode::KafkaStorageError, failure.why.clone()));
+    groups::closed(shard, hosted.id);
     let recoveries = hosted.recoveries.get();
     if failure.panicked && recoveries < RECOVERIES_MAX {
         eprintln!("corelog: {name} is recovered from disk in a new epoch: {}", failure.why);
@@ -239,6 +242,7 @@ fn recover(shard: &Rc<Shard>, topic: &Topic, index: i32) {
 fn remove(shard: &Rc<Shard>, partition: PartitionId) {
     shard.ownership.borrow_mut().remove(partition);
     let Some(hosted) = shard.unhost(partition) else { return };
+    groups::closed(shard, partition);
     let opening = matches!(&*hosted.state.borrow(), State::Opening);
     hosted.settle(State::Deleted);
     if !opening {

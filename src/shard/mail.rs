@@ -12,6 +12,7 @@ use net::error_code::ErrorCode;
 use rt::{Instant, Slice};
 
 use crate::controller::{ControllerAnswer, ControllerRequest};
+use crate::groups::{GroupAsk, GroupFound};
 use crate::metrics::{CoreMetrics, Stage};
 use crate::shard::{Beginning, Opened};
 
@@ -44,6 +45,7 @@ pub enum Ask {
     Watch(WatchAsk),
     Offsets(Vec<OffsetAsk>),
     EpochEnds(Vec<EpochEndAsk>),
+    Group(GroupAsk),
     /// To core 0 only.
     Control(ControllerRequest),
     /// From core 0: what a committed command changed. Answered when this core has taken it up and opened what it now
@@ -74,6 +76,7 @@ pub enum Answer {
     Ready,
     Offsets(Vec<OffsetFound>),
     EpochEnds(Vec<EpochEndFound>),
+    Group(Vec<GroupFound>),
     Control(ControllerAnswer),
     Applied,
     /// How many partitions, and what went wrong with which.

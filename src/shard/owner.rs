@@ -9,6 +9,7 @@ use rt::Instant;
 use rt::sync::Event;
 
 use crate::controller::ControllerAnswer;
+use crate::groups;
 use crate::metrics::{CoreMetrics, Stage};
 use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
@@ -30,6 +31,7 @@ pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
         Ask::EpochEnds(asks) => {
             Answer::EpochEnds(join_all(asks.into_iter().map(|ask| epoch_end(shard, ask))).await)
         }
+        Ask::Group(ask) => Answer::Group(groups::answer(shard, ask).await),
         Ask::Control(request) => Answer::Control(match shard.controller() {
             Some(controller) => controller.handle(request).await,
             None => ControllerAnswer::Unavailable,

@@ -68,7 +68,9 @@ impl Driver {
             let mut random = [0; 16];
             random[8..].copy_from_slice(&self.asked.to_be_bytes());
             let call = Call { id, version, client_id: "fuzz", client_host: "/::1", random };
-            self.step(Input::Call(call, request));
+            let mut out = Effects::default();
+            self.shard.call(self.now, &call, request, &mut out);
+            self.take(out);
         }
         self.now.ms += 1_000;
         self.now.unix_ms += 1_000;

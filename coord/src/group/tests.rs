@@ -50,7 +50,7 @@ impl World {
     }
 
     /// A shard that comes up from a log.
-    pub fn loaded(settings: Settings, image: Image, log: Vec<RecordBytes>, now: Now) -> World {
+    pub fn loaded(settings: Settings, image: impl Into<Rc<Image>>, log: Vec<RecordBytes>, now: Now) -> World {
         let mut world = World {
             shard: Shard::new(settings, image),
             now,
@@ -76,6 +76,10 @@ impl World {
     pub fn step(&mut self, input: Input<'_>) {
         let mut out = Effects::default();
         self.shard.step(self.now, input, &mut out).expect("our own records are sound");
+        self.take_up(out);
+    }
+
+    fn take_up(&mut self, out: Effects) {
         for (call, answer) in out.answers {
             assert!(self.waiting.remove(&call.0), "call {} was answered before", call.0);
             self.answers.insert(call.0, answer);
@@ -110,7 +114,9 @@ impl World {
         let mut random = [0; 16];
         random[8..].copy_from_slice(&id.to_be_bytes());
         let call = Call { id: CallId(id), version, client_id: "client", client_host: "/127.0.0.1", random };
-        self.step(Input::Call(call, request));
+        let mut out = Effects::default();
+        self.shard.call(self.now, &call, request, &mut out);
+        self.take_up(out);
         id
     }
 

@@ -75,7 +75,7 @@ impl Schedule {
                 22 if self.random.one_in(4) => {
                     let at = self.random.below(2);
                     self.topics[at].2 += 1;
-                    self.world.step(Input::Metadata(topics(&self.topics)));
+                    self.world.step(Input::Metadata(topics(&self.topics).into()));
                 }
                 _ => {
                     if self.random.one_in(5) {

@@ -1,0 +1,191 @@
+//! Consumer groups: a host for the coordinator of each partition of `__consumer_offsets` that this core owns.
+//!
+//! All decisions are `coord::group`'s. Here is what it leaves out: the partition's log ([`load`], [`write`]), clocks and
+//! calls ([`host`]), which topics and partitions there are ([`topics`]), and the topic itself ([`create_topic`]).
+//! Handlers find the owner of a group's partition and ask it by mail; the request's frame travels, is decoded where the
+//! group lives, and what comes back is owned data.
+//!
+//! Invariants:
+//! - A host lives exactly as long as its log is open and well. What waits when it ends is sent elsewhere.
+//! - A call that nobody waits for any more leaves nothing here; what it changed stands.
+//! - Records are appended in the order of the decisions, each decision as one batch.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use coord::group::{self, partition_for};
+use coord::metadata::{Change, Image};
+use engine::ids::PartitionId;
+use engine::log::Log;
+use net::error_code::ErrorCode;
+use net::header::RequestHeader;
+use rt::{CoreId, Slice};
+
+use crate::controller::{ControllerAnswer, ControllerRequest};
+use crate::shard::Shard;
+use crate::shard::hosted::Hosted;
+use crate::shard::join::join_all;
+
+mod host;
+mod load;
+pub mod request;
+mod topics;
+mod write;
+
+use host::{Caller, Host};
+
+/// The topic of all groups.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The hosts of one core.
+#[derive(Default)]
+pub struct Groups {
+    hosts: RefCell<BTreeMap<PartitionId, Rc<Host>>>,
+    /// What the hosts were last told of the metadata, shared by all of them.
+    image: RefCell<Option<Rc<Image>>>,
+}
+
+/// Groups of one request that live on one core.
+#[derive(Debug)]
+pub struct GroupAsk {
+    /// The request as it came.
+    pub frame: Slice,
+    pub client: IpAddr,
+    pub parts: Vec<GroupPart>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct GroupPart {
+    /// Which of the request's groups it is, and where the answer goes; for a list of all groups, only the latter.
+    pub place: usize,
+    pub partition: PartitionId,
+}
+
+#[derive(Debug)]
+pub struct GroupFound {
+    pub place: usize,
+    /// None where the host ended before it answered.
+    pub answer: Option<group::Answer>,
+}
+
+/// Begins to load the groups of a partition whose log was opened.
+pub fn opened(shard: &Rc<Shard>, hosted: &Hosted, log: &Log) {
+    if hosted.topic_name != OFFSETS_TOPIC {
+        return;
+    }
+    let host = Host::new(&shard.core, hosted, log, shard.settings.groups.clone(), image(shard));
+    shard.groups.hosts.borrow_mut().insert(hosted.id, host.clone());
+    host.start();
+}
+
+/// Ends the host of a partition that is not served any more. It may have none.
+pub fn closed(shard: &Shard, partition: PartitionId) {
+    let host = shard.groups.hosts.borrow_mut().remove(&partition);
+    if let Some(host) = host {
+        host.end();
+    }
+    if shard.groups.hosts.borrow().is_empty() {
+        *shard.groups.image.borrow_mut() = None;
+    }
+}
+
+/// Tells the hosts of changed metadata.
+pub fn follow(shard: &Rc<Shard>, changes: &[Change]) {
+    *shard.groups.image.borrow_mut() = None;
+    let hosts: Vec<Rc<Host>> = shard.groups.hosts.borrow().values().cloned().collect();
+    if hosts.is_empty() {
+        return;
+    }
+    let image = image(shard);
+    for host in hosts {
+        host.follow(&image);
+        for change in changes {
+            if let Change::TopicDeleted(topic) = change {
+                host.step(group::Input::TopicDeleted(topic));
+            }
+        }
+    }
+}
+
+/// One copy of the metadata for all hosts of this core.
+fn image(shard: &Shard) -> Rc<Image> {
+    let mut image = shard.groups.image.borrow_mut();
+    image.get_or_insert_with(|| Rc::new(shard.metadata.borrow().clone())).clone()
+}
+
+/// The owner's side: answers for the groups that live here.
+pub async fn answer(shard: &Rc<Shard>, ask: GroupAsk) -> Vec<GroupFound> {
+    let Ok((header, body)) = request::split(&ask.frame) else { return Vec::new() };
+    let Ok(requests) = request::read(&header, body) else { return Vec::new() };
+    let answers = ask.parts.iter().filter_map(|part| {
+        // A list has one request for all partitions.
+        let request = requests.get(part.place).or(requests.last())?.clone();
+        Some(answer_part(shard, &header, ask.client, *part, request))
+    });
+    join_all(answers).await
+}
+
+async fn answer_part(
+    shard: &Rc<Shard>,
+    header: &RequestHeader<'_>,
+    client: IpAddr,
+    part: GroupPart,
+    request: group::Request<'_>,
+) -> GroupFound {
+    let host = shard.groups.hosts.borrow().get(&part.partition).cloned();
+    let Some(host) = host else {
+        return GroupFound { place: part.place, answer: Some(request.refused(ErrorCode::NotCoordinator)) };
+    };
+    let checked = topics::check(&shard.metadata.borrow(), header.version, request);
+    let answer = match checked {
+        topics::Checked::Answered(answer) => Some(answer),
+        topics::Checked::Ask(request, rest) => {
+            let caller = Caller { version: header.version, client_id: &header.client_id, client };
+            host.call(&caller, request).await.map(|answer| rest.fill(answer))
+        }
+    };
+    GroupFound { place: part.place, answer }
+}
+
+/// Where a group lives, if its partition is led here.
+///
+/// # Errors
+/// NOT_COORDINATOR, also where the topic does not exist yet: only FindCoordinator creates it.
+pub fn locate(shard: &Shard, group: &str) -> Result<(PartitionId, CoreId), ErrorCode> {
+    let partition = home(&shard.metadata.borrow(), group).ok_or(ErrorCode::NotCoordinator)?;
+    let owner = shard.ownership.borrow().owner(partition).ok_or(ErrorCode::NotCoordinator)?;
+    Ok((partition, owner))
+}
+
+/// The partition that a group belongs to, once there is the topic.
+pub fn home(image: &Image, group: &str) -> Option<PartitionId> {
+    let topic = image.topic(OFFSETS_TOPIC)?;
+    let count = i32::try_from(topic.partitions.len()).ok()?;
+    Some(PartitionId { topic: topic.id, index: partition_for(group, count) })
+}
+
+/// Every partition of the topic that this broker leads, with its owner.
+pub fn homes(shard: &Shard) -> Vec<(PartitionId, CoreId)> {
+    let metadata = shard.metadata.borrow();
+    let Some(topic) = metadata.topic(OFFSETS_TOPIC) else { return Vec::new() };
+    let ownership = shard.ownership.borrow();
+    topic.ids().filter_map(|(id, _)| Some((id, ownership.owner(id)?))).collect()
+}
+
+/// Creates the topic unless it is there. Returns when every core has taken it up, so the first group of a cluster need
+/// not be sent away to ask again, as Kafka does.
+pub async fn create_topic(shard: &Rc<Shard>) {
+    if shard.metadata.borrow().topic(OFFSETS_TOPIC).is_some() {
+        return;
+    }
+    match shard.ask_controller(ControllerRequest::CreateOffsetsTopic).await {
+        ControllerAnswer::Noted => {}
+        // The client is told to try again.
+        _ => eprintln!("corelog: {OFFSETS_TOPIC} could not be created; no group can be served without it"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Topics in requests about offsets: which there are, their names and ids. What does not exist is answered here, and the
+//! coordinator is asked about the rest; its answers take their places among ours.
+
+use coord::group::{Answer, Request};
+use coord::metadata::{Image, Topic};
+use engine::ids::TopicId;
+use net::error_code::ErrorCode;
+use net::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use net::messages::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+use net::messages::offset_fetch::{
+    OffsetFetchRequestGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+};
+
+/// From this version on, OffsetCommit and OffsetFetch name topics by id.
+const BY_ID_FROM: i16 = 10;
+
+/// What is left to ask.
+pub enum Checked<'a> {
+    /// Nothing.
+    Answered(Answer),
+    Ask(Request<'a>, Rest),
+}
+
+/// What the answer says of what was not asked. Each list is in the order of the request; what has no error in it is the
+/// coordinator's to say, and it says that in the same order.
+pub enum Rest {
+    Nothing,
+    Commit(Vec<OffsetCommitResponseTopic<'static>>),
+    Fetch(Vec<OffsetFetchResponseTopics<'static>>),
+    Delete(Vec<OffsetDeleteResponseTopic<'static>>),
+}
+
+/// Fills in names and ids, and takes out what does not exist.
+pub fn check<'a>(image: &Image, version: i16, request: Request<'a>) -> Checked<'a> {
+    match request {
+        Request::Commit(request) => commit(image, version, request),
+        Request::FetchOffsets(request) => fetch(image, version, request),
+        Request::DeleteOffsets(request) => delete(image, request),
+        other => Checked::Ask(other, Rest::Nothing),
+    }
+}
+
+fn commit<'a>(image: &Image, version: i16, mut request: OffsetCommitRequest<'a>) -> Checked<'a> {
+    let mut told = Vec::with_capacity(request.topics.len());
+    for topic in &mut request.topics {
+        let found = find(image, version, &topic.name, topic.topic_id);
+        if let Ok(found) = found {
+            topic.name = found.name.clone().into();
+            topic.topic_id = found.id.0;
+        }
+        let code = |index: i32| match &found {
+            Ok(topic) if topic.partition(index).is_some() => ErrorCode::None,
+            Ok(_) => ErrorCode::UnknownTopicOrPartition,
+            Err(code) => *code,
+        };
+        told.push(OffsetCommitResponseTopic {
+            name: topic.name.to_string().into(),
+            topic_id: topic.topic_id,
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|one| OffsetCommitResponsePartition {
+                    partition_index: one.partition_index,
+                    error_code: code(one.partition_index) as i16,
+                })
+                .collect(),
+        });
+        topic.partitions.retain(|one| code(one.partition_index) == ErrorCode::None);
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    if request.topics.is_empty() {
+        // As in Kafka, not even the group is looked at.
+        let answer = OffsetCommitResponse { topics: told, ..OffsetCommitResponse::default() };
+        return Checked::Answered(Answer::Commit(answer));
+    }
+    Checked::Ask(Request::Commit(request), Rest::Commit(told))
+}
+
+fn fetch<'a>(image: &Image, version: i16, mut request: OffsetFetchRequestGroup<'a>) -> Checked<'a> {
+    let Some(topics) = &mut request.topics else {
+        return Checked::Ask(Request::FetchOffsets(request), Rest::Nothing);
+    };
+    let mut told = Vec::with_capacity(topics.len());
+    for topic in &mut *topics {
+        let code = match find(image, version, &topic.name, topic.topic_id) {
+            Ok(found) => {
+                topic.name = found.name.clone().into();
+                topic.topic_id = found.id.0;
+                ErrorCode::None
+            }
+            // By name, a topic that is gone may be asked about.
+            Err(_) if version < BY_ID_FROM => ErrorCode::None,
+            Err(code) => code,
+        };
+        let partition = |partition_index: &i32| OffsetFetchResponsePartitions {
+            partition_index: *partition_index,
+            committed_offset: -1,
+            committed_leader_epoch: -1,
+            metadata: Some("".into()),
+            error_code: code as i16,
+        };
+        told.push(OffsetFetchResponseTopics {
+            name: topic.name.to_string().into(),
+            topic_id: topic.topic_id,
+            partitions: topic.partition_indexes.iter().map(partition).collect(),
+        });
+    }
+    let is_known = told.iter().map(|topic| topic.partitions.first().is_none_or(|one| one.error_code == 0));
+    let mut is_known = is_known.collect::<Vec<bool>>().into_iter();
+    topics.retain(|_| is_known.next() == Some(true));
+    Checked::Ask(Request::FetchOffsets(request), Rest::Fetch(told))
+}
+
+fn delete<'a>(image: &Image, mut request: OffsetDeleteRequest<'a>) -> Checked<'a> {
+    let mut told = Vec::with_capacity(request.topics.len());
+    for topic in &mut request.topics {
+        let found = image.topic(&topic.name);
+        let code = |index: i32| match found.and_then(|found| found.partition(index)) {
+            Some(_) => ErrorCode::None,
+            None => ErrorCode::UnknownTopicOrPartition,
+        };
+        let partition = |partition_index: i32| OffsetDeleteResponsePartition {
+            partition_index,
+            error_code: code(partition_index) as i16,
+        };
+        told.push(OffsetDeleteResponseTopic {
+            name: topic.name.to_string().into(),
+            partitions: topic.partitions.iter().map(|one| partition(one.partition_index)).collect(),
+        });
+        topic.partitions.retain(|one| code(one.partition_index) == ErrorCode::None);
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    Checked::Ask(Request::DeleteOffsets(request), Rest::Delete(told))
+}
+
+fn find<'i>(image: &'i Image, version: i16, name: &str, id: [u8; 16]) -> Result<&'i Topic, ErrorCode> {
+    if version >= BY_ID_FROM {
+        return image.topic_by_id(TopicId(id)).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicId);
+    }
+    image.topic(name).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicOrPartition)
+}
+
+impl Rest {
+    /// The whole answer.
+    pub fn fill(self, answer: Answer) -> Answer {
+        match (self, answer) {
+            (Rest::Commit(mut told), Answer::Commit(mut answer)) => {
+                let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
+                let open =
+                    told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
+                for (one, said) in open.zip(&mut said) {
+                    assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
+                    one.error_code = said.error_code;
+                }
+                answer.topics = told;
+                Answer::Commit(answer)
+            }
+            (Rest::Fetch(mut told), Answer::FetchOffsets(mut answer)) if answer.error_code == 0 => {
+                let mut said = answer.topics.into_iter().flat_map(|topic| topic.partitions);
+                let open =
+                    told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
+                for (one, said) in open.zip(&mut said) {
+                    assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
+                    *one = said;
+                }
+                answer.topics = told;
+                Answer::FetchOffsets(answer)
+            }
+            (Rest::Delete(mut told), Answer::DeleteOffsets(mut answer)) if answer.error_code == 0 => {
+                let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
+                let open =
+                    told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
+                for (one, said) in open.zip(&mut said) {
+                    assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
+                    one.error_code = said.error_code;
+                }
+                answer.topics = told;
+                Answer::DeleteOffsets(answer)
+            }
+            (_, answer) => answer,
+        }
+    }
+}
