@@ -92,6 +92,8 @@ pub(super) struct ClassicGroup {
     join: Deadline,
     sync: Deadline,
     initial: Option<InitialDelay>,
+    /// The log still has members of it: that it became empty could not be recorded.
+    unrecorded: bool,
 }
 
 impl ClassicGroup {
@@ -113,6 +115,7 @@ impl ClassicGroup {
             join: Deadline::default(),
             sync: Deadline::default(),
             initial: None,
+            unrecorded: false,
         }
     }
 

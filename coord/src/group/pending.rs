@@ -10,6 +10,8 @@ use crate::error_code::ErrorCode;
 
 /// What follows when an append is durable, or when it failed.
 pub(super) enum After {
+    /// A classic group has no members any more.
+    Emptied { group: Text, generation: i32 },
     /// A leader's plan takes effect.
     Synced { group: Text, plan: Plan },
     /// A static member has a new id.
@@ -172,6 +174,11 @@ impl Shard {
 
     fn after(&mut self, after: After, outcome: Result<(), ErrorCode>) {
         match after {
+            After::Emptied { group, generation } => {
+                if let (Some(Group::Classic(group)), Err(_)) = (self.groups.get_mut(&group), outcome) {
+                    group.emptied_unrecorded(generation);
+                }
+            }
             After::Synced { group, plan } => {
                 if let Some(Group::Classic(group)) = self.groups.get_mut(&group) {
                     group.synced(&mut self.core, plan, outcome);

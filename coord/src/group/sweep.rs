@@ -122,6 +122,9 @@ impl Shard {
 
     /// Where to go on inside of this group; None when it is done.
     fn expire_in(&mut self, group: &Text, from: Option<Place>, budget: &mut usize) -> Option<Place> {
+        if let Some(Group::Classic(group)) = self.groups.get_mut(group) {
+            group.record_again(&mut self.core);
+        }
         let now = self.core.now.unix_ms;
         let retention = self.core.settings.offsets_retention_ms;
         let (expiry, is_empty) = match self.groups.get(group)? {

@@ -296,11 +296,14 @@ impl ClassicGroup {
                 member.parked_join = None;
                 self.waiting -= 1;
                 core.answer(call.call, call.join_refused("", why));
+                let led = self.is_leader(&new_id) || self.members.len() == 1;
                 self.remove(&new_id);
                 super::count_protocols(&mut self.protocols, &old, true);
                 self.instances.insert(instance, old_id.clone());
                 self.members.insert(old_id.clone(), Member { deadline: Deadline::default(), ..old });
-                self.leader = old_leader;
+                if led {
+                    self.leader = Some(old_id.clone());
+                }
                 self.renew(core, &old_id);
                 self.complete_join_if_all_are_in(core);
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::Core;
 use super::super::Text;
+use super::super::pending::After;
 use super::super::timers::Key;
 use super::{ClassicGroup, InitialDelay, State};
 use crate::error_code::ErrorCode;
@@ -113,13 +114,30 @@ impl ClassicGroup {
         if self.members.is_empty() {
             self.protocol = None;
             self.become_(core, State::Empty);
-            self.record(core, &BTreeMap::new());
+            self.record_empty(core);
             return;
         }
         self.protocol = self.selected_protocol();
         self.become_(core, State::Completing);
         self.tell_generation(core);
         self.end_sync_phase_in(core, self.rebalance_timeout_ms());
+    }
+
+    fn record_empty(&mut self, core: &mut Core) {
+        self.unrecorded = false;
+        self.record(core, &BTreeMap::new());
+        core.after.push(After::Emptied { group: self.id.clone(), generation: self.generation });
+    }
+
+    /// The record of being empty failed. Its members are gone all the same; a sweep tries again.
+    pub fn emptied_unrecorded(&mut self, generation: i32) {
+        self.unrecorded = self.state == State::Empty && self.generation == generation;
+    }
+
+    pub fn record_again(&mut self, core: &mut Core) {
+        if self.unrecorded && self.state == State::Empty {
+            self.record_empty(core);
+        }
     }
 
     fn tell_generation(&mut self, core: &mut Core) {

@@ -486,3 +486,48 @@ fn describing_tells_metadata_only_when_stable() {
     let Answer::Describe(old) = w.ask(5, Request::Describe { group: "unknown".into() }) else { panic!() };
     assert_eq!((code(old.error_code), &*old.group_state), (E::None, "Dead"));
 }
+
+#[test]
+fn a_takeover_that_is_taken_back_does_not_bring_back_a_leader_that_has_left() {
+    let mut w = World::new(quick());
+    let first = w.join(9, &Join::instance("a"));
+    w.advance(0);
+    let first = w.joined(first).member_id.into_owned();
+    let second = w.join(9, &Join::instance("b"));
+    let again = w.join(9, &Join { instance: Some("a".into()), ..Join::member(&first) });
+    w.advance(0);
+    let leader = w.joined(second).leader.into_owned();
+    w.joined(again);
+    let (led, followed) = if leader == first { ("a", "b") } else { ("b", "a") };
+    let mut request = sync_request(&leader, 2, &[]);
+    request.group_instance_id = Some(led.into());
+    w.call(5, Request::Sync(request));
+    assert_eq!(w.state(), "Stable");
+    w.hold = true;
+    w.join(9, &Join::instance(followed));
+    let row = MemberIdentity { group_instance_id: Some(led.into()), ..MemberIdentity::default() };
+    let leave =
+        LeaveGroupRequest { group_id: "g".into(), members: vec![row], ..LeaveGroupRequest::default() };
+    w.call(5, Request::Leave(leave));
+    w.fail(E::NotEnoughReplicas);
+    w.hold = false;
+    w.check_invariants();
+}
+
+#[test]
+fn a_group_that_could_not_record_that_it_is_empty_does_so_with_the_next_sweep() {
+    let mut w = World::new(quick());
+    stable(&mut w, 1);
+    w.commit(&Commit { group: "other", ..Commit::default() });
+    w.hold = true;
+    w.advance(10_000);
+    w.fail(E::NotEnoughReplicas);
+    w.hold = false;
+    assert_eq!(w.state(), "Empty");
+    let back = World::loaded(quick(), Image::default(), w.log.clone(), w.now).state();
+    assert_eq!(back, "Stable", "the log does not know");
+    w.advance(600_000);
+    let back = World::loaded(quick(), Image::default(), w.log.clone(), w.now).state();
+    assert_eq!(back, w.state());
+    w.check_replay();
+}

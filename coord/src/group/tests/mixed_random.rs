@@ -69,6 +69,12 @@ impl Schedule {
                 }
                 20 if self.random.one_in(3) && !self.world.open.is_empty() => {
                     self.world.fail(E::NotEnoughReplicas);
+                    if let Some(Group::Classic(group)) = self.world.shard.groups.get("g")
+                        && group.is_empty()
+                    {
+                        // As in Kafka a group that could not record that it is empty is empty all the same.
+                        self.compared = self.world.log.len();
+                    }
                 }
                 21 if self.random.one_in(6) => self.kill_coordinator(),
                 _ => {
