@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use coord::metadata::{Command, Image, Metadata};
 use engine::folder::Folder;
+use engine::names;
 use engine::store::Store;
 use net::error_code::ErrorCode;
 use rt::{Class, Core, CoreId, Listener, LockGuard, Mesh, Port};
@@ -197,6 +198,7 @@ struct Begun {
     log: MetadataLog,
     listener: Listener,
     admin: Option<Listener>,
+    strays: Vec<String>,
 }
 
 async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
@@ -210,10 +212,43 @@ async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
     };
     let (log, mut metadata) =
         MetadataLog::open(core, &folder, settings.node_id).await.map_err(|error| error.to_string())?;
+    let strays = strays(core, &folder, &metadata).await.map_err(|error| error.to_string())?;
+    let knows_itself = metadata.image().brokers().next().is_some();
+    if let Some(why) = lost_metadata(knows_itself, &strays, &folder.raft_dir()) {
+        return Err(why);
+    }
     let port = common.start.advertised_port.unwrap_or(listener.local_addr().port());
     let told = settings::listener(common.start.advertised_host.clone(), port);
     register(core, settings, folder.uuid(), told, &log, &mut metadata).await?;
-    Ok(Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener, admin })
+    Ok(Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener, admin, strays })
+}
+
+/// Folders of partitions that the metadata does not know: what a crash left of a deleted topic, or what is left of one
+/// whose metadata is gone.
+async fn strays(core: &Core, folder: &Folder, metadata: &Metadata) -> std::io::Result<Vec<String>> {
+    let mut strays = Vec::new();
+    for entry in core.list_dir(folder.logs_dir()).await? {
+        let Some(name) = entry.name.to_str() else { continue };
+        let known = |topic: engine::ids::TopicId| metadata.image().topic_by_id(topic).is_some();
+        if names::parse_folder(name).is_some_and(|id| !known(id.topic)) {
+            strays.push(name.to_owned());
+        }
+    }
+    strays.sort();
+    Ok(strays)
+}
+
+/// A broker that was registered here before is in its own metadata. Where it is not and there are partitions, the
+/// metadata is lost, and going on would hide them all.
+fn lost_metadata(knows_itself: bool, strays: &[String], raft: &std::path::Path) -> Option<String> {
+    let first = strays.first().filter(|_| !knows_itself)?;
+    Some(format!(
+        "the metadata log in {} is empty, but the data folder holds {} partitions ({first} and so on): the log was lost or \
+         removed. Nothing was changed. Put its files back, or move the partitions away to begin anew; `corelog log dump` \
+         shows what they hold",
+        raft.display(),
+        strays.len()
+    ))
 }
 
 /// Makes this process the incarnation that leads: every partition it leads gets a new epoch, in one command, before the
@@ -266,22 +301,24 @@ async fn listen_first(core: &Core, address: SocketAddr) -> Result<Listener, Stri
 
 async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, others: &[CoreId]) {
     let began = core.now();
-    let Begun { folder, _lock, metadata, log, listener, admin } = begun;
+    let Begun { folder, _lock, metadata, log, listener, admin, strays } = begun;
     let image = metadata.image().clone();
     let address = listener.local_addr();
     let shard = make_shard(&core, common, folder.clone(), image.clone(), port);
     shard.set_controller(Controller::new(&shard, metadata, log));
     core.spawn(Class::Control, shard.clone().read_mail()).detach();
-    let beginning = |core: CoreId| {
+    // The other cores begin now, beside this one; and before a log that fails here makes the controller tell them of it.
+    let begin = |other: CoreId| {
         let beginning = Beginning { folder: folder.clone(), image: image.clone(), address };
-        shard.ask(core, Ask::Begin(Box::new(beginning)))
+        let shard = shard.clone();
+        let ask = async move { shard.ask(other, Ask::Begin(Box::new(beginning))).await };
+        core.spawn(Class::Control, ask)
     };
-    let all_begun = join_all(others.iter().map(|other| beginning(*other)));
-    let own = open_all(&shard);
-    let mut opened_all = vec![own.await];
-    for answer in all_begun.await {
+    let beginning: Vec<_> = others.iter().map(|other| begin(*other)).collect();
+    let mut opened_all = vec![open_all(&shard).await];
+    for answer in join_all(beginning).await {
         match answer {
-            Answer::Begun(opened) => opened_all.push(opened),
+            Ok(Answer::Begun(opened)) => opened_all.push(opened),
             _ => opened_all
                 .push(Opened { failed: vec!["a core failed to begin".to_owned()], ..Opened::default() }),
         }
@@ -289,6 +326,12 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     let took = core.now() - began;
     let partitions = opened_all.iter().map(|opened| opened.partitions).sum();
     let mut notes = folder.notes().to_vec();
+    if let Some(first) = strays.first() {
+        notes.push(format!(
+            "{} folders hold partitions that the metadata does not know ({first} and so on); they are left as they are",
+            strays.len()
+        ));
+    }
     notes.extend(opened_all.iter_mut().flat_map(|opened| std::mem::take(&mut opened.notes)));
     let searched_bytes = opened_all.iter().map(|opened| opened.searched_bytes).sum();
     let failed = opened_all.into_iter().flat_map(|opened| opened.failed).collect();

@@ -16,10 +16,10 @@ use crate::folder::{Folder, FolderError};
 use crate::ids::{LeaderEpoch, PartitionId};
 use crate::log::{Counters, Faults, Limits, Log, LogConfig, OpenError, OpenLog};
 use crate::names;
-use rt::sync::Semaphore;
+use rt::sync::{Event, Semaphore};
 use rt::{Class, Core, LockGuard, Open, Slice, Sync};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -64,6 +64,11 @@ struct Shared {
     writing: Cell<bool>,
     /// Logs that may be opening: each holds windows of memory and keeps the disk busy.
     opening: Semaphore,
+    /// Those that are being opened or could not be: what was saved of them is all that is known of their length.
+    unopened: RefCell<BTreeSet<PartitionId>>,
+    closed: Cell<bool>,
+    /// A checkpoint was written, or could not be.
+    written: Event,
     /// Held here where one core is all there is.
     lock: RefCell<Option<LockGuard>>,
 }
@@ -102,6 +107,9 @@ impl Store {
                 checkpointed_bytes: Cell::new(0),
                 writing: Cell::new(false),
                 opening: Semaphore::new(OPENING_MAX),
+                unopened: RefCell::default(),
+                closed: Cell::new(false),
+                written: Event::new(),
                 lock: RefCell::default(),
             }),
         }
@@ -123,12 +131,14 @@ impl Store {
         assert!(retired.is_poisoned());
         assert!(retired.id() == how.id);
         retired.retire().await;
-        // What was saved before this process says too little of where the log ends now.
-        self.open_from(how, None).await
+        // What was saved before is where the search begins; that the log was closed then says nothing any more.
+        let checkpoint = self.saved_before(how.id);
+        self.open_from(how, checkpoint).await
     }
 
     async fn open_from(&self, how: OpenPartition, checkpoint: Option<Saved>) -> Result<Log, OpenError> {
         let shared = &self.shared;
+        shared.unopened.borrow_mut().insert(how.id);
         let _permit = shared.opening.acquire(1).await;
         let opened = Log::open(
             &shared.core,
@@ -178,6 +188,7 @@ impl Store {
 
     /// Deletes a partition because its topic's deletion was committed; nothing else ever deletes one.
     pub async fn delete_log(&self, id: PartitionId, topic_name: &str) -> io::Result<()> {
+        self.shared.unopened.borrow_mut().remove(&id);
         let log = self.shared.logs.borrow_mut().remove(&id);
         if let Some(log) = log {
             self.keep_counters(&log);
@@ -214,6 +225,9 @@ impl Store {
         let (mut idle, mut bytes_before) = (Duration::ZERO, 0);
         loop {
             self.shared.core.sleep(CHECK_EVERY).await;
+            if self.shared.closed.get() {
+                return;
+            }
             let bytes = self.appended_bytes();
             idle = if bytes == bytes_before { idle + CHECK_EVERY } else { Duration::ZERO };
             bytes_before = bytes;
@@ -242,7 +256,7 @@ impl Store {
         for log in self.all() {
             match log.save().await {
                 Ok(saved) => all.push(saved),
-                Err(_) => all.extend(self.saved_before(&log)),
+                Err(_) => all.extend(self.saved_before(log.id())),
             }
         }
         self.write(all).await?;
@@ -252,19 +266,20 @@ impl Store {
 
     /// Closes every log and says so in a last checkpoint. The folder is marked clean by whoever closed all cores.
     pub async fn close(&self) -> io::Result<()> {
+        self.shared.closed.set(true);
         let mut all = Vec::new();
         for log in self.all() {
             match log.close().await {
                 Ok(saved) => all.push(saved),
-                Err(_) => all.extend(self.saved_before(&log)),
+                Err(_) => all.extend(self.saved_before(log.id())),
             }
         }
         self.write(all).await
     }
 
     /// What was said of a log before it failed: true still, but for its having been closed.
-    fn saved_before(&self, failed: &Log) -> Option<Saved> {
-        self.shared.folder.saved(failed.id()).map(|saved| Saved { clean: false, ..saved })
+    fn saved_before(&self, id: PartitionId) -> Option<Saved> {
+        self.shared.folder.saved(id).map(|saved| Saved { clean: false, ..saved })
     }
 
     fn all(&self) -> Vec<Log> {
@@ -300,14 +315,21 @@ impl Store {
         counters.bytes + counters.bytes_searched
     }
 
-    async fn write(&self, all: Vec<Saved>) -> io::Result<()> {
+    /// One after the other, each with what is known of the logs that are not open.
+    async fn write(&self, mut all: Vec<Saved>) -> io::Result<()> {
         let shared = &self.shared;
-        if shared.writing.replace(true) {
-            return Err(io::Error::other("a checkpoint is being written already"));
+        while shared.writing.replace(true) {
+            shared.written.wait().await;
         }
+        let unopened: Vec<PartitionId> = {
+            let logs = shared.logs.borrow();
+            shared.unopened.borrow().iter().filter(|id| !logs.contains_key(id)).copied().collect()
+        };
+        all.extend(unopened.into_iter().filter_map(|id| self.saved_before(id)));
         let sequence = shared.sequence.get() + 1;
         let written = write_slot(shared, sequence, &all).await;
         shared.writing.set(false);
+        shared.written.notify_all();
         if written.is_ok() {
             shared.sequence.set(sequence);
         }

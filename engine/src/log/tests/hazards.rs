@@ -278,3 +278,44 @@ fn hazard_a14_a_panic_in_an_append_is_recovered_from_disk_in_a_new_epoch() {
         assert_eq!(again.epoch_at(Offset(2)), Some(LeaderEpoch(2)));
     });
 }
+
+#[test]
+fn hazard_a4_damage_stays_known_however_often_others_are_checkpointed() {
+    let mut disk = SimDisk::new();
+    let how = |index, epoch| crate::store::OpenPartition {
+        id: PartitionId { index, ..open_log(DIR.into(), epoch).id },
+        topic_name: "orders".into(),
+        config: open_log(DIR.into(), epoch).config,
+        epoch: LeaderEpoch(epoch),
+    };
+    let sim = Sim::with_disk(1, SimConfig::default(), disk.clone());
+    let written = sim.run(move |core| async move {
+        let store = crate::store::Store::open(&core, DIR.as_ref()).await.expect("opens");
+        for index in 0..2 {
+            let log = store.open_log(how(index, 1)).await.expect("opens");
+            for _ in 0..9 {
+                log.append(produced(&[b'x'; 900]), AppendKind::Client).await.expect("appends");
+            }
+        }
+        store.close().await.expect("closes");
+        let folder = store.folder().logs_dir().join(crate::names::folder("orders", how(0, 1).id));
+        let segment = folder.join(crate::names::segment(Offset(0)));
+        let file = core.open(segment, rt::Open::write().direct()).await.expect("opens");
+        file.truncate(4096).await.expect("is cut");
+    });
+    written.expect("runs");
+    disk = sim.crash(CrashPlan::KILLED);
+    for epoch in 2..5 {
+        let sim = Sim::with_disk(1, SimConfig::default(), disk);
+        let opened = sim.run(move |core| async move {
+            let store = crate::store::Store::open(&core, DIR.as_ref()).await.expect("opens");
+            store.open_log(how(1, epoch)).await.expect("the other one is whole");
+            let refused = store.open_log(how(0, epoch)).await.err().map(|error| error.to_string());
+            assert!(refused.is_some_and(|why| why.contains("durable bytes")), "in epoch {epoch}");
+            store.checkpoint().await.expect("is written");
+            store.close().await.expect("closes");
+        });
+        opened.expect("runs");
+        disk = sim.crash(CrashPlan::KILLED);
+    }
+}
