@@ -6,8 +6,10 @@
 //!
 //! Invariant: a `Config` holds only values inside their documented ranges, whatever the file said.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
@@ -70,6 +72,25 @@ pub struct Config {
     pub topics: Topics,
     pub groups: Groups,
     pub limits: Limits,
+    #[serde(skip)]
+    pub places: Places,
+}
+
+/// Where the keys that were given stand, for messages about what they are together. No part of a config's value.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<&'static str, Place>);
+
+impl Places {
+    /// The place of the first of these keys that was given.
+    pub fn first_of(&self, paths: &[&str]) -> Place {
+        paths.iter().find_map(|path| self.0.get(path)).cloned().unwrap_or(Place::Default)
+    }
+}
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Places) -> bool {
+        true
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -208,7 +229,14 @@ impl Config {
         match fs::read_to_string(path) {
             Ok(text) => Config::parse(&name, &text, arguments),
             Err(error) => {
-                let message = format!("cannot read the config file {name}: {error}");
+                let message = match error.kind() {
+                    io::ErrorKind::InvalidData => {
+                        format!(
+                            "the config file {name} is not UTF-8 text, which TOML must be; is it the right file?"
+                        )
+                    }
+                    _ => format!("cannot read the config file {name}: {error}"),
+                };
                 Err(Problems(vec![Problem { place: Place::Default, message }]))
             }
         }

@@ -130,7 +130,7 @@ pub struct Load {
     #[arg(long, default_value = "1KiB", value_parser = parse_record_size)]
     pub record_size: usize,
     /// How long is measured, after the warm-up [default: 10s].
-    #[arg(long, value_parser = parse_duration, conflicts_with = "records")]
+    #[arg(long, value_parser = parse_some_time, conflicts_with = "records")]
     pub duration: Option<Duration>,
     /// Write so many records instead.
     #[arg(long, value_parser = parse_count)]
@@ -217,7 +217,7 @@ pub struct Consume {
     #[arg(long, visible_alias = "connections", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub consumers: u16,
     /// End after this time even when there is more.
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, value_parser = parse_some_time)]
     pub duration: Option<Duration>,
     /// End after so many records.
     #[arg(long, value_parser = parse_count)]
@@ -293,7 +293,7 @@ pub struct Disk {
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub data: PathBuf,
     /// How long each shape is measured.
-    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = parse_some_time)]
     pub duration: Duration,
     /// One JSON array on stdout instead of the table.
     #[arg(long)]
@@ -355,6 +355,14 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds * unit_s).map_err(|_| format!("{text:?} is not a time"))
 }
 
+/// A time in which something can be measured.
+fn parse_some_time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).and_then(|time| match time.is_zero() {
+        true => Err("nothing can be measured in no time; write 10s, 500ms or 2m".to_owned()),
+        false => Ok(time),
+    })
+}
+
 fn parse_ms(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -408,5 +416,6 @@ mod tests {
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
         assert!(parse_duration("-1s").is_err());
+        assert_eq!((parse_duration("0"), parse_some_time("0").is_err()), (Ok(Duration::ZERO), true));
     }
 }

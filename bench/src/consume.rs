@@ -12,8 +12,8 @@ use crate::cli;
 use crate::link::{Error, Link, resolve};
 use crate::process::Broker;
 use crate::produce::Watched;
-use crate::progress::Progress;
-use crate::reading::{Extent, Reading};
+use crate::progress::{Patience, Progress};
+use crate::reading::{Extent, READ_PATIENCE, Reading};
 use crate::report::Report;
 use crate::run_on_core;
 use crate::stages::{self, Scraping};
@@ -56,9 +56,11 @@ async fn read(
         .await?;
     let end = options.duration.map_or(u64::MAX, |duration| start + nanos(duration));
     let mut progress = Progress::new(options.output.quiet, start);
+    let mut patience = Patience::new(READ_PATIENCE, start);
     while !reading.is_over() {
         core.sleep(POLL).await;
         let (now, counts) = (core.now().as_nanos(), &reading.counts);
+        reading.look(&mut patience, &progress, now)?;
         if progress.is_due(now) {
             progress.show(now - start, now, counts.records.get(), counts.bytes.get(), "");
         }

@@ -13,6 +13,8 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde::Serialize;
 
+use crate::link::about;
+
 const HIGHEST_NS: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 const NS_PER_MS: f64 = 1e6;
@@ -81,7 +83,7 @@ pub struct Entry<'a> {
 
 /// Writes all histograms of a run to `path`, with the run's conditions as a comment.
 pub fn write_file(path: &Path, comment: &str, entries: &[Entry<'_>]) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
+    let mut out = BufWriter::new(File::create(path).map_err(|error| about(path.display(), &error))?);
     let mut serializer = V2DeflateSerializer::new();
     let began = entries.first().map_or(Duration::ZERO, |entry| entry.began);
     let mut log = IntervalLogWriterBuilder::new()

@@ -10,9 +10,12 @@
 //! The last line says that the writer ended in order; its absence is no fault (the writer may have been killed), half a line
 //! at the end is ignored.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
+
+use crate::link::about;
 
 const FIRST_WORDS: &str = "corelog-ledger 1";
 
@@ -26,13 +29,27 @@ pub struct Acked {
     pub base_offset: i64,
 }
 
+impl fmt::Display for Acked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Acked { partition, writer, first_sequence, count, base_offset } = self;
+        let (end_sequence, end_offset) =
+            (first_sequence + u64::from(*count), base_offset + i64::from(*count));
+        write!(
+            f,
+            "sequences {first_sequence} to {end_sequence} of writer {writer} at offsets {base_offset} to {end_offset} "
+        )?;
+        write!(f, "of partition {partition}")
+    }
+}
+
 pub struct Writer {
     out: BufWriter<File>,
 }
 
 impl Writer {
     pub fn create(path: &Path, run: u32, topic: &str) -> io::Result<Writer> {
-        let mut out = BufWriter::with_capacity(1 << 16, File::create(path)?);
+        let mut out =
+            BufWriter::with_capacity(1 << 16, File::create(path).map_err(|error| of(path, &error))?);
         writeln!(out, "{FIRST_WORDS} run={run:08x} topic={topic}")?;
         out.flush()?;
         Ok(Writer { out })
@@ -64,7 +81,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn read(path: &Path) -> io::Result<Ledger> {
-        parse(BufReader::new(File::open(path)?))
+        File::open(path).and_then(|file| parse(BufReader::new(file))).map_err(|error| of(path, &error))
     }
 
     pub fn records(&self) -> u64 {
@@ -107,6 +124,10 @@ fn parse_acked(line: &str) -> Option<Acked> {
         base_offset: words.next()?.parse().ok()?,
     };
     words.next().is_none().then_some(acked)
+}
+
+fn of(path: &Path, error: &io::Error) -> io::Error {
+    about(format!("the ledger {}", path.display()), error)
 }
 
 fn bad(what: &str, line: u64) -> io::Error {

@@ -8,7 +8,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
 use net::api::{Api, ApiKey, Request};
 use net::header::{RequestHeader, ResponseHeader};
@@ -19,14 +22,16 @@ use rt::{BufMut, Core, Reservation, Slice, Stream};
 pub const CLIENT_ID: &str = "corelog-bench";
 const RECEIVE_BYTES: usize = 64 << 10;
 const FRAME_BYTES_MAX: usize = 128 << 20;
+/// How long a single answer is waited for; longer than a broker may take for what it is asked here.
+const ANSWER_WAIT: Duration = Duration::from_secs(35);
 /// The answer to an ApiVersions request in a version the broker does not know comes in version 0 with this code.
 const UNSUPPORTED_VERSION: i16 = 35;
 
 #[derive(Debug)]
 pub enum Error {
     Io(io::Error),
-    /// The broker ended the connection.
-    Closed,
+    /// The broker there ended the connection.
+    Closed(SocketAddr),
     /// What came is not the answer it should be.
     Protocol(String),
 }
@@ -35,7 +40,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Io(error) => write!(f, "{error}"),
-            Error::Closed => f.write_str("the broker closed the connection"),
+            Error::Closed(peer) => write!(f, "the broker at {peer} closed the connection"),
             Error::Protocol(what) => f.write_str(what),
         }
     }
@@ -129,13 +134,30 @@ impl Answer {
 }
 
 pub fn resolve(address: &str) -> io::Result<SocketAddr> {
-    let found = address.to_socket_addrs()?.min_by_key(|address| !address.is_ipv4());
+    let found = address.to_socket_addrs().map_err(|error| about(address, &error))?;
+    let found = found.min_by_key(|address| !address.is_ipv4());
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address")))
+}
+
+/// An error of the system, and the file or address it is about.
+pub fn about(what: impl fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// What the future gives, if it is there before the limit is over.
+async fn within<F: Future>(core: &Core, limit: Duration, future: F) -> Option<F::Output> {
+    let (mut future, mut limit) = (pin!(future), pin!(core.sleep(limit)));
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => limit.as_mut().poll(cx).map(|_| None),
+    })
+    .await
 }
 
 impl Link {
     pub async fn connect(core: &Core, address: SocketAddr) -> Result<Link, Error> {
-        let stream = core.connect(address).await?;
+        let unreachable = |error| about(format!("no broker can be reached at {address}"), &error);
+        let stream = core.connect(address).await.map_err(unreachable)?;
         let sender =
             Sender { stream: stream.clone(), versions: Versions::default(), correlation: Rc::default() };
         let frames = Frames::new(core, stream.clone());
@@ -171,8 +193,15 @@ impl Link {
     }
 
     async fn call_in<R: Request>(&mut self, request: &R, version: i16) -> Result<Answer, Error> {
-        self.sender.send(request, version).await?;
-        let bytes = self.frames.next().await?.to_vec();
+        let Link { core, sender, frames, stream } = self;
+        let asked = async {
+            sender.send(request, version).await?;
+            Ok::<_, Error>(frames.next().await?.to_vec())
+        };
+        let bytes = within(core, ANSWER_WAIT, asked).await.unwrap_or_else(|| {
+            let (peer, name, wait) = (stream.peer_addr(), R::Api::KEY.name(), ANSWER_WAIT.as_secs());
+            Err(Error::Protocol(format!("the broker at {peer} did not answer {name} within {wait} s")))
+        })?;
         Ok(Answer { bytes, version })
     }
 
@@ -214,7 +243,8 @@ impl Sender {
     }
 
     pub async fn send_encoded(&self, data: Vec<Slice>) -> Result<(), Error> {
-        self.stream.send(data).await?;
+        let sent = self.stream.send(data).await;
+        sent.map_err(|error| about(self.stream.peer_addr(), &error))?;
         Ok(())
     }
 }
@@ -280,8 +310,9 @@ impl Frames {
         let range = self.end..buf.len();
         let (received, buf) = self.stream.recv(buf, range).await;
         self.buf = Some(buf);
-        match received? {
-            0 => Err(Error::Closed),
+        let peer = self.stream.peer_addr();
+        match received.map_err(|error| about(peer, &error))? {
+            0 => Err(Error::Closed(peer)),
             bytes => {
                 self.end += bytes;
                 Ok(())

@@ -14,7 +14,7 @@ use net::wire::{Decode, Encode, Reader, Writer};
 use rt::{Class, Core, Slice, Stream};
 
 use crate::cli;
-use crate::link::{Error, Frames, resolve};
+use crate::link::{Error, Frames, about, resolve};
 use crate::run_on_core;
 
 const NODE: i32 = 1;
@@ -28,7 +28,10 @@ const SERVED: [(ApiKey, i16, i16); 4] = [
 pub fn run(options: &cli::NullBroker) -> Result<(), Error> {
     let (address, partitions) = (resolve(&options.listen)?, options.partitions);
     run_on_core(move |core| async move {
-        let listener = core.listen(address).await?;
+        let listener = core
+            .listen(address)
+            .await
+            .map_err(|error| about(format!("cannot listen on {address}"), &error))?;
         let served_at = listener.local_addr();
         println!("ready: kafka {served_at}");
         io::stdout().flush()?;
@@ -37,7 +40,7 @@ pub fn run(options: &cli::NullBroker) -> Result<(), Error> {
             let serving = core.clone();
             core.spawn(Class::Produce, async move {
                 match serve(&serving, stream, served_at, partitions).await {
-                    Ok(()) | Err(Error::Closed | Error::Io(_)) => {}
+                    Ok(()) | Err(Error::Closed(_) | Error::Io(_)) => {}
                     Err(Error::Protocol(what)) => eprintln!("bench null-broker: {what}"),
                 }
             });

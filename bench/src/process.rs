@@ -10,6 +10,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::link::about;
+
 const USUAL_BOOTSTRAP: &str = "127.0.0.1:9092";
 const CONNECT_WAIT: Duration = Duration::from_millis(500);
 const READY_WAIT: Duration = Duration::from_secs(30);
@@ -105,7 +107,7 @@ impl Drop for Broker {
 
 fn fresh_folder() -> io::Result<PathBuf> {
     let folder = env::temp_dir().join(format!("corelog-bench-{}", std::process::id()));
-    fs::create_dir(&folder)?;
+    fs::create_dir(&folder).map_err(|error| about(folder.display(), &error))?;
     Ok(folder)
 }
 
@@ -117,7 +119,8 @@ struct Ready {
 
 /// Starts it and waits for its line; what it says before is shown when it ends without.
 fn spawn_until_ready(mut command: Command) -> io::Result<(Child, Ready)> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| about(command.get_program().display(), &error))?;
     let output = child.stdout.take().expect("it was asked for");
     let (found, ready) = mpsc::channel();
     thread::spawn(move || {

@@ -10,7 +10,7 @@ use crate::histogram::{self, Latencies};
 use crate::ledger;
 use crate::link::{Error, Link, resolve};
 use crate::process::Broker;
-use crate::progress::Progress;
+use crate::progress::{Pace, Patience, Progress};
 use crate::report::Report;
 use crate::run_on_core;
 use crate::stages::{self, Scraping, Stages};
@@ -18,7 +18,7 @@ use crate::topic::{self, Topic};
 use crate::usage;
 use crate::verdict::Expected;
 use crate::verify;
-use crate::writing::{Plans, Run};
+use crate::writing::{ANSWER_PATIENCE, Plans, Run};
 
 const POLL: Duration = Duration::from_millis(50);
 const CEILING_WARMUP: Duration = Duration::from_millis(200);
@@ -85,6 +85,7 @@ pub async fn write(
     let run = Run::start(core, plans.clone(), topic, ledger).await?;
     let mut progress = Progress::new(is_quiet, core.now().as_nanos());
     let mut meter = Meter::default();
+    let mut patience = Patience::new(ANSWER_PATIENCE, core.now().as_nanos());
     while !run.is_over() {
         core.sleep(POLL).await;
         let now = core.now().as_nanos();
@@ -95,6 +96,24 @@ pub async fn write(
             let records = run.counts.total_acked.get();
             let bytes = records * plans.load.record_size as u64;
             progress.show(now - run.start_ns(), now, records, bytes, &more);
+        }
+        // With nothing under way there is nothing to wait for, as at a low rate.
+        let mark = if run.in_flight() == 0 { now } else { run.answered() };
+        match patience.look(now, mark) {
+            Pace::Moving => {}
+            Pace::Silent => progress.say(&format!("no answer comes; waiting for {}", run.waits_for())),
+            Pace::Over => {
+                let (waited, behind) = (ANSWER_PATIENCE.as_secs(), run.waits_for());
+                run.counts.error(format!("no answer within {waited} s: {behind}"));
+                run.give_up();
+                break;
+            }
+        }
+        if let Some(why) = run.hopeless() {
+            run.give_up();
+            run.finish().await;
+            progress.end();
+            return Err(Error::Protocol(why));
         }
         run.flush_ledger();
         if run.has_sent_all() {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use engine::batch::{Batch, batches};
 use net::api::ApiKey;
@@ -14,10 +15,15 @@ use rt::{Class, Core, Stream};
 
 use crate::cli;
 use crate::link::{Error, Link};
+use crate::progress::{Pace, Patience, Progress};
 use crate::schedule::partitions_of;
 use crate::topic::{self, EARLIEST, LATEST, Topic};
 
 const MAX_WAIT_MS: i32 = 500;
+/// How long a reader waits for the next batch of what it knows to be there.
+pub const READ_PATIENCE: Duration = Duration::from_secs(30);
+/// How many partitions a message names.
+const NAMED_MAX: usize = 3;
 /// A request outside any fetch session.
 const NO_SESSION_EPOCH: i32 = -1;
 
@@ -46,6 +52,9 @@ pub struct Reading {
     stop: Cell<bool>,
     running: Cell<usize>,
     streams: RefCell<Vec<Stream>>,
+    topic: String,
+    /// What is still to be read of each partition.
+    ahead: RefCell<BTreeMap<i32, Position>>,
     /// First offset of each partition when reading began.
     pub log_starts: BTreeMap<i32, i64>,
     pub first_bytes_at: Cell<Option<u64>>,
@@ -103,6 +112,8 @@ impl Reading {
             stop: Cell::new(false),
             running: Cell::new(lanes.len()),
             streams: RefCell::default(),
+            topic: topic.name.clone(),
+            ahead: RefCell::new(lanes.iter().flat_map(|lane| lane.positions.clone()).collect()),
             log_starts,
             first_bytes_at: Cell::new(None),
             last_bytes_at: Cell::new(core.now().as_nanos()),
@@ -125,6 +136,42 @@ impl Reading {
 
     pub fn is_over(&self) -> bool {
         self.running.get() == 0
+    }
+
+    /// Which partitions have not been read to their end yet, in words.
+    pub fn waits_for(&self) -> String {
+        let ahead = self.ahead.borrow();
+        let mut behind = ahead.iter().filter(|(_, position)| position.next < position.end);
+        let named: Vec<String> = behind
+            .by_ref()
+            .take(NAMED_MAX)
+            .map(|(partition, Position { next, end })| {
+                format!(
+                    "{}-{partition}, which gave no error and nothing at offset {next} of {end}",
+                    self.topic
+                )
+            })
+            .collect();
+        match behind.count() {
+            0 => named.join("; "),
+            more => format!("{}; and {more} more", named.join("; ")),
+        }
+    }
+
+    /// Says what is waited for when nothing comes, and gives up at the end of the patience.
+    pub fn look(&self, patience: &mut Patience, progress: &Progress, now: u64) -> Result<(), Error> {
+        match patience.look(now, self.counts.batches.get()) {
+            Pace::Moving => Ok(()),
+            Pace::Silent => {
+                progress.say(&format!("nothing comes; waiting for {}", self.waits_for()));
+                Ok(())
+            }
+            Pace::Over => {
+                progress.end();
+                let waited = READ_PATIENCE.as_secs();
+                Err(Error::Protocol(format!("nothing came for {waited} s: {}", self.waits_for())))
+            }
+        }
     }
 
     pub fn stop(&self) {
@@ -229,7 +276,7 @@ fn take(
     let partition = data.partition_index;
     if data.error_code != 0 {
         let why = topic::describe_code(data.error_code);
-        return Err(Error::Protocol(format!("partition {partition}: {why}")));
+        return Err(Error::Protocol(format!("{}-{partition}: {why}", reading.topic)));
     }
     let now = reading.core.now().as_nanos();
     for bytes in data.records.chunks() {
@@ -245,6 +292,7 @@ fn take(
             position.next = next;
         }
     }
+    reading.ahead.borrow_mut().insert(partition, *position);
     Ok(())
 }
 

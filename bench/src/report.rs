@@ -217,8 +217,11 @@ fn told(table: &mut Table, told: &Stages) {
 }
 
 fn judged(table: &mut Table, verdict: &Verdict) {
-    let good =
-        if verdict.is_good() { "every record is there, once, in order, whole" } else { "FAULTS WERE FOUND" };
+    let good = match (verdict.is_good(), verdict.is_empty()) {
+        (true, _) => "every record is there, once, in order, whole",
+        (false, true) => "nothing to verify: the topic holds no record that bench wrote",
+        (false, false) => "FAULTS WERE FOUND",
+    };
     table.line("verdict", good);
     table.line(
         "read back",

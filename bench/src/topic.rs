@@ -12,6 +12,7 @@ use rt::Core;
 use crate::batches::Producer;
 use crate::cli::TopicShape;
 use crate::link::{self, Error, Link};
+use crate::progress::{Pace, Patience};
 use engine::ids::ProducerId;
 
 const CREATE_TIMEOUT_MS: i32 = 30_000;
@@ -52,22 +53,29 @@ pub async fn find(link: &mut Link, name: &str, shape: Option<&TopicShape>) -> Re
         was_created = create(link, name, shape).await?;
     }
     let core = link.core().clone();
-    let give_up_at = core.now() + LEADERS_WAIT;
+    let mut patience = Patience::new(LEADERS_WAIT, core.now().as_nanos());
     loop {
         let missing = match describe(link, name).await? {
-            Ok(Some(leaders)) => {
+            Ok(Ok(leaders)) => {
                 let topic = Topic { name: name.to_owned(), was_created, leaders };
                 match if was_created { answers(&core, &topic).await } else { Ok(()) } {
                     Ok(()) => return Ok(topic),
                     Err(error) => error.to_string(),
                 }
             }
-            Ok(None) => "a partition has no leader".to_owned(),
+            Ok(Err(leaderless)) => leaderless,
             Err(code) if was_created => describe_code(code),
             Err(code) => return Err(Error::Protocol(format!("topic {name}: {}", describe_code(code)))),
         };
-        if core.now() >= give_up_at {
-            return Err(Error::Protocol(format!("topic {name} is not ready: {missing}")));
+        match patience.look(core.now().as_nanos(), 0) {
+            Pace::Moving => {}
+            Pace::Silent => eprintln!("bench: waiting for topic {name}: {missing}"),
+            Pace::Over => {
+                let waited = LEADERS_WAIT.as_secs();
+                return Err(Error::Protocol(format!(
+                    "topic {name} is not served after {waited} s: {missing}"
+                )));
+            }
         }
         core.sleep(LEADERS_POLL).await;
     }
@@ -82,11 +90,11 @@ async fn answers(core: &Core, topic: &Topic) -> Result<(), Error> {
     Ok(())
 }
 
-/// The leaders' addresses; None while one is missing; the topic's error code when there is one.
-async fn describe(
-    link: &mut Link,
-    name: &str,
-) -> Result<Result<Option<BTreeMap<i32, SocketAddr>>, i16>, Error> {
+/// The leaders' addresses, or which partitions have none.
+type Leaders = Result<BTreeMap<i32, SocketAddr>, String>;
+
+/// The topic's error code when there is one.
+async fn describe(link: &mut Link, name: &str) -> Result<Result<Leaders, i16>, Error> {
     let topic = metadata::MetadataRequestTopic { name: Some(Cow::Borrowed(name)), ..Default::default() };
     let request = metadata::MetadataRequest {
         topics: Some(vec![topic]),
@@ -105,15 +113,26 @@ async fn describe(
     if topic.error_code != 0 {
         return Ok(Err(topic.error_code));
     }
-    let leader = |partition: &metadata::MetadataResponsePartition| {
-        addresses.get(&partition.leader_id).map(|address| (partition.partition_index, *address))
-    };
-    Ok(Ok(topic
-        .partitions
-        .iter()
-        .map(leader)
-        .collect::<Option<BTreeMap<_, _>>>()
-        .filter(|all| !all.is_empty())))
+    let mut leaders = BTreeMap::new();
+    let mut leaderless = Vec::new();
+    for partition in &topic.partitions {
+        match addresses.get(&partition.leader_id) {
+            Some(address) => drop(leaders.insert(partition.partition_index, *address)),
+            None => leaderless.push((partition.partition_index, partition.error_code)),
+        }
+    }
+    leaderless.sort_unstable();
+    Ok(Ok(match leaderless.first() {
+        None if leaders.is_empty() => Err("it has no partitions".to_owned()),
+        None => Ok(leaders),
+        Some((partition, code)) => {
+            let others = match leaderless.len() {
+                1 => String::new(),
+                all => format!(", as {} others", all - 1),
+            };
+            Err(format!("{name}-{partition} has no leader{others} ({})", describe_code(*code)))
+        }
+    }))
 }
 
 /// Whether it was this call that created it.
@@ -178,10 +197,8 @@ pub async fn offsets(
     for partition in body.topics.iter().flat_map(|topic| &topic.partitions) {
         if partition.error_code != 0 {
             let why = describe_code(partition.error_code);
-            return Err(Error::Protocol(format!(
-                "offsets of partition {}: {why}",
-                partition.partition_index
-            )));
+            let index = partition.partition_index;
+            return Err(Error::Protocol(format!("offsets of {topic}-{index}: {why}")));
         }
         found.insert(partition.partition_index, partition.offset);
     }

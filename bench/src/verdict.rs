@@ -44,6 +44,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether there was nothing to judge: no record of ours, and nothing that says there should be one.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0 && self.acknowledged.is_none()
+    }
+
     pub fn is_good(&self) -> bool {
         let faults = self.duplicated
             + self.reordered
@@ -52,7 +57,7 @@ impl Verdict {
             + self.acknowledged_missing
             + self.expected_missing;
         let missing = if self.acknowledged.is_some() { 0 } else { self.missing };
-        faults + missing == 0
+        faults + missing == 0 && !self.is_empty()
     }
 }
 
@@ -124,7 +129,7 @@ impl Judge {
                 if before.base_offset + i64::from(before.count) > after.base_offset {
                     judge.verdict.acknowledged_missing += 1;
                     note(&mut judge.verdict, || {
-                        format!("{before:?} and {after:?} were acknowledged for the same offsets")
+                        format!("two batches were acknowledged for the same offsets: {before}; and {after}")
                     });
                 }
             }
@@ -178,15 +183,14 @@ impl Judge {
     pub fn finish(mut self) -> Verdict {
         self.verdict.streams = self.streams.len() as u64;
         self.verdict.acknowledged = self.acknowledged;
-        for (index, partition) in &self.partitions {
+        for partition in self.partitions.values() {
             for (acked, found) in &partition.acked {
                 let missing = acked.count.saturating_sub(*found);
                 if missing > 0 {
                     self.verdict.acknowledged_missing += u64::from(missing);
                     note(&mut self.verdict, || {
-                        format!(
-                            "partition {index}: {missing} of the records acknowledged as {acked:?} are not there"
-                        )
+                        let count = acked.count;
+                        format!("{missing} of the {count} records acknowledged as {acked} are not there")
                     });
                 }
             }
@@ -377,6 +381,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_to_judge_is_not_good() {
+        let mut judge = Judge::new(Expected::default());
+        judge.partition(0, 0);
+        judge.record(0, 0, b"someone else's");
+        let verdict = judge.finish();
+        assert_eq!((verdict.is_empty(), verdict.is_good()), (true, false));
+        // A ledger of nothing asks for nothing.
+        let nothing = check(Expected { ledger: Some(ledger(&[])), ..Expected::default() }, &[]);
+        assert_eq!((nothing.is_empty(), nothing.is_good()), (false, true));
+    }
+
+    #[test]
     fn loss_duplication_and_reordering_are_told_apart() {
         let verdict = check(Expected::default(), &[0, 1, 4, 5]);
         assert_eq!((verdict.missing, verdict.duplicated, verdict.reordered), (2, 0, 0));
@@ -425,6 +441,12 @@ mod tests {
         // The tail is gone.
         let cut = check(expect(&[(0, 2, 0), (2, 2, 2)]), &[0, 1, 2]);
         assert_eq!((cut.acknowledged_missing, cut.is_good()), (1, false));
+        assert_eq!(
+            cut.examples,
+            [
+                "1 of the 2 records acknowledged as sequences 2 to 4 of writer 0 at offsets 2 to 4 of partition 0 are not there"
+            ]
+        );
         // Something else is at an acknowledged offset.
         let moved = check(expect(&[(0, 2, 0), (2, 2, 2)]), &[0, 1, 3, 4]);
         assert_eq!((moved.acknowledged_missing, moved.is_good()), (2, false));

@@ -12,8 +12,8 @@ use crate::cli;
 use crate::ledger::Ledger;
 use crate::link::{Error, Link, resolve};
 use crate::process::Broker;
-use crate::progress::Progress;
-use crate::reading::{Arrived, Extent, Reading};
+use crate::progress::{Patience, Progress};
+use crate::reading::{Arrived, Extent, READ_PATIENCE, Reading};
 use crate::report::Report;
 use crate::run_on_core;
 use crate::topic;
@@ -101,9 +101,11 @@ async fn judge(
         judge.borrow_mut().partition(*partition, *log_start);
     }
     let mut progress = Progress::new(is_quiet, start);
+    let mut patience = Patience::new(READ_PATIENCE, start);
     while !reading.is_over() {
         core.sleep(POLL).await;
         let now = core.now().as_nanos();
+        reading.look(&mut patience, &progress, now)?;
         if progress.is_due(now) {
             progress.show(
                 now - start,

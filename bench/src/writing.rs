@@ -7,12 +7,13 @@
 //! Nothing is retried: a batch that was refused or lost with its connection is counted, and its sequences stay missing.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use net::api::ApiKey;
+use net::error_code::ErrorCode;
 use net::header::ResponseHeader;
 use net::messages::produce;
 use net::wire::{Decode, Reader, Records};
@@ -31,6 +32,10 @@ use crate::topic::{self, Topic};
 const REQUEST_TIMEOUT_MS: i32 = 30_000;
 /// How long unanswered requests are waited for at the end.
 const DRAIN_WAIT: Duration = Duration::from_secs(30);
+/// How long a run goes on without any answer while some are due: Kafka's `delivery.timeout.ms`.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+/// How many partitions a message names.
+const NAMED_MAX: usize = 3;
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 const NANOS_PER_MS: f64 = 1e6;
 
@@ -79,6 +84,8 @@ pub struct Run {
     batch_records: u64,
     pipes: RefCell<Vec<Rc<Pipe>>>,
     running: Cell<usize>,
+    /// Why no batch of this run can ever be taken.
+    hopeless: RefCell<Option<String>>,
 }
 
 /// Between the sender and the receiver of one connection.
@@ -140,6 +147,7 @@ impl Run {
             batch_records,
             pipes: RefCell::default(),
             running: Cell::new(0),
+            hopeless: RefCell::new(None),
             plans,
         });
         run.counts.last_ack.set(start);
@@ -207,7 +215,8 @@ impl Run {
             if self.running.get() == 0 {
                 let deadline = *give_up_at.get_or_insert(self.core.now() + DRAIN_WAIT);
                 if self.core.now() >= deadline {
-                    self.counts.error("no answer in time".to_owned());
+                    let waited = DRAIN_WAIT.as_secs();
+                    self.counts.error(format!("no answer within {waited} s: {}", self.waits_for()));
                     break;
                 }
             }
@@ -232,6 +241,39 @@ impl Run {
 
     pub fn has_sent_all(&self) -> bool {
         self.running.get() == 0
+    }
+
+    /// Ends the run where it is: what is unanswered is lost.
+    pub fn give_up(&self) {
+        for pipe in self.pipes.borrow().iter() {
+            pipe.broken.set(true);
+            pipe.stream.shutdown();
+            pipe.changed.notify_all();
+        }
+    }
+
+    /// Answers so far, of either kind, in records.
+    pub fn answered(&self) -> u64 {
+        self.counts.total_acked.get() + self.counts.total_failed.get()
+    }
+
+    /// Why the run cannot succeed, if that is known.
+    pub fn hopeless(&self) -> Option<String> {
+        self.hopeless.borrow().clone()
+    }
+
+    /// Which partitions' answers are outstanding, in words.
+    pub fn waits_for(&self) -> String {
+        let mut partitions = BTreeSet::new();
+        for pipe in self.pipes.borrow().iter() {
+            partitions.extend(pipe.unanswered.borrow().iter().map(|sent| sent.partition));
+        }
+        let named = partitions.iter().take(NAMED_MAX).map(|index| format!("{}-{index}", self.topic));
+        let named = named.collect::<Vec<_>>().join(", ");
+        match partitions.len().saturating_sub(NAMED_MAX) {
+            0 => named,
+            more => format!("{named} and {more} more"),
+        }
     }
 
     pub fn start_ns(&self) -> u64 {
@@ -265,13 +307,21 @@ impl Run {
             let sent = pipe.unanswered.borrow_mut().pop_front();
             let sent = sent.ok_or_else(|| Error::Protocol("an answer to no request".to_owned()))?;
             pipe.changed.notify_all();
-            match read_answer(frame, version, &sent)? {
+            match read_answer(frame, version, &sent, &self.topic)? {
                 Answered::Stored { base_offset } => {
                     self.acked(&sent, schedule, now);
                     self.note_in_ledger(&sent, writer, base_offset);
                 }
-                Answered::Refused(why) => {
+                Answered::Refused { code, why } => {
                     self.counts.total_failed.set(self.counts.total_failed.get() + sent.count);
+                    if is_too_large(code) && self.counts.total_acked.get() == 0 {
+                        let (bytes, size) = (sent.bytes, self.plans.load.record_size);
+                        self.hopeless.replace(Some(format!(
+                            "{why}: a batch of {bytes} bytes, with records of {size}, is more than the topic takes; \
+                             lower --record-size or --batch-bytes, or raise max.message.bytes (for a new topic, \
+                             --topic-config max.message.bytes={bytes})"
+                        )));
+                    }
                     self.counts.error(why);
                 }
             }
@@ -465,10 +515,14 @@ fn request(topic: &str, partition: i32, acks: Acks, batch: Vec<u8>) -> produce::
 
 enum Answered {
     Stored { base_offset: i64 },
-    Refused(String),
+    Refused { code: i16, why: String },
 }
 
-fn read_answer(frame: &[u8], version: i16, sent: &Sent) -> Result<Answered, Error> {
+fn is_too_large(code: i16) -> bool {
+    matches!(ErrorCode::from_i16(code), Some(ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge))
+}
+
+fn read_answer(frame: &[u8], version: i16, sent: &Sent, topic: &str) -> Result<Answered, Error> {
     let mut reader = Reader::new(frame);
     let header = ResponseHeader::decode(&mut reader, ApiKey::Produce, version)?;
     if header.correlation_id != sent.correlation {
@@ -478,8 +532,10 @@ fn read_answer(frame: &[u8], version: i16, sent: &Sent) -> Result<Answered, Erro
     let answered = body.responses.first().and_then(|topic| topic.partition_responses.first());
     let partition = answered.ok_or_else(|| Error::Protocol("an answer without the partition".to_owned()))?;
     if partition.error_code != 0 {
-        let why = partition.error_message.as_deref().unwrap_or_default();
-        return Ok(Answered::Refused(format!("{} {why}", topic::describe_code(partition.error_code))));
+        let code = partition.error_code;
+        let said = partition.error_message.as_deref().map(|said| format!(" ({said})")).unwrap_or_default();
+        let why = format!("{topic}-{}: {}{said}", sent.partition, topic::describe_code(code));
+        return Ok(Answered::Refused { code, why });
     }
     Ok(Answered::Stored { base_offset: partition.base_offset })
 }

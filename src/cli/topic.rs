@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use net::client::{Client, Options};
@@ -13,9 +14,13 @@ use net::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataRes
 use serde_json::{Value, json};
 
 use super::{fail, print};
+use crate::config::Address;
+use crate::shard::join::before;
 
-/// How long the broker may take for a change.
-const TIMEOUT_MS: i32 = 30_000;
+/// How long the broker may take for a change, as it is told.
+const CHANGE_TIMEOUT_MS: i32 = 25_000;
+/// How long an answer is waited for in all; more than a change may take, so that the broker's own word on it arrives.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// DeleteTopics names topics in one list up to this version.
 const DELETE_BY_NAME_MAX: i16 = 5;
 const TOOL_MEMORY_BYTES: usize = 64 << 20;
@@ -31,7 +36,7 @@ struct Common {
     /// A broker to ask
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     bootstrap: String,
-    /// Print JSON
+    /// Print JSON; what went wrong too, as {"error": "..."}
     #[arg(long)]
     json: bool,
 }
@@ -40,6 +45,7 @@ struct Common {
 enum Action {
     /// Create a topic
     Create {
+        /// The new topic's name: letters, digits, dot, underscore and hyphen, at most 249 of them
         name: String,
         #[command(flatten)]
         common: Common,
@@ -57,13 +63,16 @@ enum Action {
     },
     /// Show partitions, leaders and replicas
     Describe {
+        /// The topic's name, as `corelog topic list` gives it
         name: String,
         #[command(flatten)]
         common: Common,
     },
-    /// Delete a topic and its records
+    /// Delete topics and their records
     Delete {
-        name: String,
+        /// The topics' names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -81,13 +90,17 @@ impl Command {
             Action::Describe { name, common } => {
                 (common.clone(), ask(&common, move |client| describe(client, name)))
             }
-            Action::Delete { name, common } => {
-                (common.clone(), ask(&common, move |client| delete(client, name)))
+            Action::Delete { names, common } => {
+                (common.clone(), ask(&common, move |client| delete(client, names)))
             }
         };
         match answer {
             Ok((json, _)) if common.json => print(&format!("{json}\n")),
             Ok((_, text)) => print(&text),
+            Err(why) if common.json => {
+                print(&format!("{}\n", json!({ "error": why })));
+                ExitCode::FAILURE
+            }
             Err(why) => fail(why),
         }
     }
@@ -102,16 +115,27 @@ where
     let bootstrap = common.bootstrap.clone();
     let config = rt::Config { memory_bytes: TOOL_MEMORY_BYTES, ..rt::Config::default() };
     let ran = rt::block_on_one(config, move |core| async move {
-        let client = Client::connect(&core, address, Options::default()).await;
-        let client = client.map_err(|error| {
-            format!("no Kafka broker answers at {bootstrap}: {error}. Is it running? Name another with --bootstrap HOST:PORT")
-        })?;
-        action(client).await
+        let asked = async {
+            let client = Client::connect(&core, address, Options::default()).await;
+            let client = client.map_err(|error| {
+                format!("no Kafka broker answers at {bootstrap}: {error}. Is it running? Name another with --bootstrap HOST:PORT")
+            })?;
+            action(client).await
+        };
+        before(asked, core.sleep(ANSWER_WAIT)).await.unwrap_or_else(|| {
+            Err(format!(
+                "the broker at {bootstrap} did not answer within {} s; what was asked for may still be done",
+                ANSWER_WAIT.as_secs()
+            ))
+        })
     });
     ran.map_err(|error| error.to_string())?
 }
 
 fn resolve(bootstrap: &str) -> Result<SocketAddr, String> {
+    if Address::parse(bootstrap).is_none() {
+        return Err(format!("--bootstrap {bootstrap}: HOST:PORT is expected, such as 127.0.0.1:9092"));
+    }
     let mut addresses =
         bootstrap.to_socket_addrs().map_err(|error| format!("--bootstrap {bootstrap}: {error}"))?;
     addresses.next().ok_or_else(|| format!("--bootstrap {bootstrap}: the name has no address"))
@@ -131,7 +155,8 @@ async fn create(client: Client, name: String, partitions: i32, config: Vec<Strin
         configs,
         ..Default::default()
     };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, validate_only: false };
+    let request =
+        CreateTopicsRequest { topics: vec![topic], timeout_ms: CHANGE_TIMEOUT_MS, validate_only: false };
     let reply = client.call(&request).await.map_err(|error| error.to_string())?;
     let response = reply.decode().map_err(|error| error.to_string())?;
     let created = response.topics.first().ok_or("the broker answered without the topic")?;
@@ -202,17 +227,32 @@ fn nodes(ids: &[i32]) -> String {
     ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
 }
 
-async fn delete(client: Client, name: String) -> Answer {
+/// All of them in one request. What was deleted is said also when one of them could not be.
+async fn delete(client: Client, names: Vec<String>) -> Answer {
     let request = DeleteTopicsRequest {
-        topic_names: vec![name.as_str().into()],
-        timeout_ms: TIMEOUT_MS,
+        topic_names: names.iter().map(|name| name.as_str().into()).collect(),
+        timeout_ms: CHANGE_TIMEOUT_MS,
         ..Default::default()
     };
     let reply = client.call_up_to(&request, DELETE_BY_NAME_MAX).await.map_err(|error| error.to_string())?;
     let response = reply.decode().map_err(|error| error.to_string())?;
-    let deleted = response.responses.first().ok_or("the broker answered without the topic")?;
-    check(&name, deleted.error_code, deleted.error_message.as_deref())?;
-    Ok((json!({ "name": name }), format!("deleted {name}\n")))
+    let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+    for name in &names {
+        let result = response.responses.iter().find(|result| result.name.as_deref() == Some(name.as_str()));
+        let result = result.ok_or_else(|| format!("the broker answered without the topic {name}"))?;
+        match check(name, result.error_code, result.error_message.as_deref()) {
+            Ok(()) => deleted.push(name.as_str()),
+            Err(why) => failed.push(why),
+        }
+    }
+    if failed.is_empty() {
+        let text = deleted.iter().map(|name| format!("deleted {name}\n")).collect();
+        return Ok((json!({ "deleted": deleted }), text));
+    }
+    if !deleted.is_empty() {
+        failed.push(format!("deleted: {}", deleted.join(", ")));
+    }
+    Err(failed.join("\n"))
 }
 
 fn check(name: &str, code: i16, message: Option<&str>) -> Result<(), String> {

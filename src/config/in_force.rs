@@ -5,7 +5,7 @@ use tuning::{Machine, Plan};
 
 use super::keys::MEMORY_BUDGET_MIN;
 use super::units::format_bytes;
-use super::{Budget, Config, Place, Problem, Problems};
+use super::{Budget, Config, Problem, Problems};
 
 /// A shard with less could not hold one request beside its caches.
 const CORE_MEMORY_MIN: u64 = 16 << 20;
@@ -34,42 +34,54 @@ impl Config {
     /// Settles what depends on the machine and checks the relations to it.
     pub fn resolve(&self, machine: &Machine) -> Result<InForce, Problems> {
         let mut problems = Vec::new();
-        let mut report = |message: String| problems.push(Problem { place: Place::Default, message });
+        // The place of the first of the keys that was given; all of them may be defaults.
+        let mut report = |keys: &[&str], message: String| {
+            problems.push(Problem { place: self.places.first_of(keys), message });
+        };
         let plan = match tuning::plan(machine, &self.cores) {
             Ok(plan) => plan,
             Err(error) => {
-                report(error.to_string());
+                report(&["cores.pin", "cores.count", "cores.spare", "cores.numa"], error.to_string());
                 return Err(Problems(problems));
             }
         };
         let shards = u64::try_from(plan.shards.len()).unwrap_or(u64::MAX);
         let (budget, memory_reason) = budget(self.memory.budget, machine.memory_usable_bytes());
         if let Some(usable) = machine.memory_usable_bytes().filter(|usable| *usable < budget) {
-            report(format!(
-                "memory.budget is {}, but this process may use {}; lower it (at least {}) or raise the limit",
-                format_bytes(budget),
-                format_bytes(usable),
-                format_bytes(MEMORY_BUDGET_MIN)
-            ));
+            report(
+                &["memory.budget"],
+                format!(
+                    "memory.budget is {}, but this process may use {}; lower it (at least {}) or raise the limit",
+                    format_bytes(budget),
+                    format_bytes(usable),
+                    format_bytes(MEMORY_BUDGET_MIN)
+                ),
+            );
         }
         let core = budget / shards;
         if core < CORE_MEMORY_MIN {
-            report(format!(
-                "memory.budget of {} over {shards} shards leaves {} each, but a shard needs {}; raise memory.budget or \
+            report(
+                &["cores.count", "memory.budget"],
+                format!(
+                    "memory.budget of {} over {shards} shards leaves {} each, but a shard needs {}; raise memory.budget or \
                  lower cores.count",
-                format_bytes(budget),
-                format_bytes(core),
-                format_bytes(CORE_MEMORY_MIN)
-            ));
+                    format_bytes(budget),
+                    format_bytes(core),
+                    format_bytes(CORE_MEMORY_MIN)
+                ),
+            );
         }
         let mut bounded = |key: &str, given: Option<u64>, auto: u64, share: u64| {
             if let Some(bytes) = given.filter(|bytes| *bytes > share) {
-                report(format!(
-                    "limits.{key} is {}, but one core's memory leaves {} for it; lower it, raise memory.budget or \
+                report(
+                    &[&format!("limits.{key}")],
+                    format!(
+                        "limits.{key} is {}, but one core's memory leaves {} for it; lower it, raise memory.budget or \
                      lower cores.count",
-                    format_bytes(bytes),
-                    format_bytes(share)
-                ));
+                        format_bytes(bytes),
+                        format_bytes(share)
+                    ),
+                );
             }
             given.unwrap_or(auto.min(share))
         };
@@ -88,20 +100,28 @@ impl Config {
         );
         let fetch = bounded("fetch_bytes_max", limits.fetch_bytes_max, FETCH_BYTES_DEFAULT, core / 4);
         if in_flight < request {
-            report(format!(
-                "limits.connection_bytes_in_flight_max is {}, less than one request of limits.request_bytes_max ({}) \
+            let keys = ["limits.connection_bytes_in_flight_max", "limits.request_bytes_max"];
+            report(
+                &keys,
+                format!(
+                    "limits.connection_bytes_in_flight_max is {}, less than one request of limits.request_bytes_max ({}) \
                  may have; raise the first or lower the second",
-                format_bytes(in_flight),
-                format_bytes(request)
-            ));
+                    format_bytes(in_flight),
+                    format_bytes(request)
+                ),
+            );
         }
         if u64::from(self.topics.max_message_bytes) > request {
-            report(format!(
-                "topics.message.max.bytes is {}, more than a request may have (limits.request_bytes_max, {}); lower it, \
+            let keys = ["topics.message.max.bytes", "limits.request_bytes_max", "memory.budget"];
+            report(
+                &keys,
+                format!(
+                    "topics.message.max.bytes is {}, more than a request may have (limits.request_bytes_max, {}); lower it, \
                  or raise limits.request_bytes_max and memory.budget",
-                format_bytes(u64::from(self.topics.max_message_bytes)),
-                format_bytes(request)
-            ));
+                    format_bytes(u64::from(self.topics.max_message_bytes)),
+                    format_bytes(request)
+                ),
+            );
         }
         if !problems.is_empty() {
             return Err(Problems(problems));

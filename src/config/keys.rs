@@ -382,9 +382,30 @@ pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// The known key that was probably meant: the same last words in another place first, then the nearest spelling.
+/// Kafka's names for what has another name, or another unit, here.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("log.retention.hours", "topics.log.retention.ms"),
+    ("log.retention.minutes", "topics.log.retention.ms"),
+    ("log.roll.hours", "topics.log.roll.ms"),
+    ("log.flush.interval.messages", "durability.flush_messages"),
+    ("log.flush.interval.ms", "durability.flush_ms"),
+    ("log.dirs", "data.dir"),
+    ("log.dir", "data.dir"),
+    ("broker.id", "node.id"),
+    ("broker.rack", "node.rack"),
+    ("advertised.listeners", "listeners.advertised"),
+    ("max.connections", "limits.connections_max"),
+    ("connections.max.idle.ms", "limits.connection_idle_ms_max"),
+    ("socket.request.max.bytes", "limits.request_bytes_max"),
+    ("fetch.max.bytes", "limits.fetch_bytes_max"),
+];
+
+/// The known key that was probably meant: what Kafka calls it or the same last words in another place first, then the nearest spelling.
 pub fn nearest(path: &str) -> Option<&'static str> {
     let (section, rest) = path.split_once('.').unwrap_or(("", path));
+    if let Some((_, ours)) = OTHER_NAMES.iter().find(|(kafkas, _)| *kafkas == path || *kafkas == rest) {
+        return Some(ours);
+    }
     let ending = |key: &&Key| {
         let known = key.path.split_once('.').map_or(key.path, |(_, rest)| rest);
         known == rest || (!rest.is_empty() && known.ends_with(&format!(".{rest}"))) || key.path == rest
@@ -439,7 +460,17 @@ mod tests {
         check("topic.num_partitions", Some("topics.num.partitions"));
         check("limits.max_connections", Some("limits.connections_max"));
         check("listener.kafka", Some("listeners.kafka"));
+        check("topics.log.retention.hours", Some("topics.log.retention.ms"));
+        check("log.dirs", Some("data.dir"));
         check("zzz", None);
+    }
+
+    #[test]
+    fn what_kafka_names_otherwise_is_a_key_here() {
+        for (kafkas, ours) in OTHER_NAMES {
+            assert!(find(ours).is_some(), "{ours}");
+            assert!(find(&format!("topics.{kafkas}")).is_none(), "{kafkas}");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub fn config(values: &Values, problems: &mut Vec<Problem>) -> Option<Config> {
         topics: from.topics(),
         groups: from.groups(),
         limits: from.limits(),
+        places: values.places(),
     })
 }
 
@@ -83,12 +84,14 @@ fn relations(values: &Values, problems: &mut Vec<Problem>) {
             "groups.group.consumer.heartbeat.interval.ms must be less than groups.group.consumer.session.timeout.ms",
         );
     }
-    if from.bytes("topics.message.max.bytes") > from.bytes("topics.log.segment.bytes") {
-        let path = "topics.message.max.bytes";
-        report(
-            path,
-            "topics.message.max.bytes exceeds topics.log.segment.bytes; a batch must fit in one segment",
+    let (batch, segment) = ("topics.message.max.bytes", "topics.log.segment.bytes");
+    let (batch_bytes, segment_bytes) = (from.bytes(batch), from.bytes(segment));
+    if batch_bytes > segment_bytes {
+        let message = format!(
+            "{segment} is {segment_bytes} bytes and {batch} is {batch_bytes}, but a batch must fit in one segment; set \
+             {batch} to {segment_bytes} or less, or {segment} to {batch_bytes} or more"
         );
+        report(if values.is_given(segment) { segment } else { batch }, &message);
     }
 }
 

@@ -49,6 +49,9 @@ const CASES: &[(&str, &str, &[&str])] = &[
         "[topics]\nmessage.max.bytes = \"2MiB\"\nlog.segment.bytes = \"1MiB\"\n",
         &[],
     ),
+    ("a segment smaller than the default batch", "[topics]\nlog.segment.bytes = \"1MiB\"\n", &[]),
+    ("Kafka's other unit", "[topics]\nlog.retention.hours = 3\n", &[]),
+    ("a budget in the file that is too large", "[memory]\nbudget = \"64GiB\"\n", &[]),
     ("an argument over the file", "[cores]\ncount = 1\n", &["cores.count=2", "memory.budget=512MiB"]),
     ("an argument with a misspelt key", "", &["core.count=2"]),
     ("an argument without a value", "", &["cores.count"]),
@@ -178,6 +181,15 @@ fn clients_are_told_the_port_that_was_bound() {
 fn a_missing_file_is_named() {
     let problems = Config::load(Some(Path::new("no/such/file.toml")), &[]).expect_err("there is none");
     assert!(problems.to_string().contains("no/such/file.toml"), "{problems}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("corelog.toml");
+    fs::write(&file, [0x7f, b'E', b'L', b'F', 0xff]).expect("written");
+    let problems = Config::load(Some(&file), &[]).expect_err("no text").to_string();
+    assert!(problems.contains("corelog.toml is not UTF-8 text"), "{problems}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tuning::plan::{Numa, Pin};
 use super::keys::{self, Key, Kind};
 use super::source::{EMPTY_SECTION, Setting, Value};
 use super::units::{format_bytes, parse_bytes, parse_percent};
-use super::{Address, Budget, Place, Problem};
+use super::{Address, Budget, Place, Places, Problem};
 
 /// A value of the kind its key asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,12 @@ impl Values {
 
     pub fn place(&self, path: &str) -> &Place {
         &self.entry(path).1
+    }
+
+    /// Of every key that was given.
+    pub fn places(&self) -> Places {
+        let given = self.by_path.iter().filter(|(_, (_, place))| *place != Place::Default);
+        Places(given.map(|(path, (_, place))| (*path, place.clone())).collect())
     }
 
     pub fn is_given(&self, path: &str) -> bool {

@@ -80,6 +80,9 @@ pub struct TopicConfig {
 /// Our own key: whether compressed batches are opened to see that they hold what their headers say.
 pub const VALIDATION: &str = "corelog.validation";
 
+/// Below this likeness a suggestion confuses more than it helps.
+const NEAR_ENOUGH: f64 = 0.6;
+
 const YES: bool = true;
 const NOT_YET: bool = false;
 const LONG_MAX: &str = "9223372036854775807";
@@ -238,8 +241,8 @@ pub fn validate(configs: &BTreeMap<String, String>) -> Result<(), Refusal> {
 
 /// Checks what values must not be together.
 pub fn validate_together(configs: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    let lag = |name: &str| configs.get(name).and_then(|value| value.trim().parse::<i64>().ok());
-    let (least, most) = (lag("min.compaction.lag.ms"), lag("max.compaction.lag.ms"));
+    let number = |name: &str| configs.get(name).and_then(|value| value.trim().parse::<i64>().ok());
+    let (least, most) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"));
     if let (Some(least), most) = (least, most.unwrap_or(i64::MAX))
         && least > most
     {
@@ -247,17 +250,41 @@ pub fn validate_together(configs: &BTreeMap<String, String>) -> Result<(), Refus
             "conflict topic config setting min.compaction.lag.ms ({least}) > max.compaction.lag.ms ({most})"
         )));
     }
+    let writes = configs.get(DURABILITY).is_some_and(|value| value.trim() == "write");
+    // What asks for every record to be flushed, and what it must be at least for a bound under `write`.
+    for (name, every) in [("flush.messages", 1), ("flush.ms", 0)] {
+        if writes && number(name) == Some(every) {
+            return Err(refuse(format!(
+                "conflict topic config setting {DURABILITY}=write and {name}={every}: the first acknowledges records \
+                 before they are flushed, the second asks for every one to be flushed first; drop {name} or set \
+                 {DURABILITY}=fsync"
+            )));
+        }
+    }
     Ok(())
 }
 
 /// Checks one value.
 pub fn validate_one(name: &str, value: &str) -> Result<(), Refusal> {
-    let key = find(name).ok_or_else(|| refuse(format!("Unknown topic config name: {name}")))?;
+    let key = find(name).ok_or_else(|| refuse(unknown(name)))?;
     let wrong = |why: String| refuse(format!("Invalid value {value} for configuration {name}: {why}"));
     check_value(key, value.trim()).map_err(wrong)?;
     match unsupported(key, value.trim()) {
         Some(why) => Err(refuse(why)),
         None => Ok(()),
+    }
+}
+
+/// Kafka's words, and the key that was probably meant.
+fn unknown(name: &str) -> String {
+    let likeness =
+        |key: &TopicConfig| strsim::normalized_damerau_levenshtein(key.name, &name.to_ascii_lowercase());
+    let broker_name = TOPIC_CONFIGS.iter().find(|key| !key.broker_name.is_empty() && key.broker_name == name);
+    let scored = TOPIC_CONFIGS.iter().map(|key| (likeness(key), key));
+    let nearest = scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).filter(|(score, _)| *score >= NEAR_ENOUGH);
+    match broker_name.or(nearest.map(|(_, key)| key)) {
+        Some(key) => format!("Unknown topic config name: {name}; did you mean {}?", key.name),
+        None => format!("Unknown topic config name: {name}"),
     }
 }
 

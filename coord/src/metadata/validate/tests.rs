@@ -313,7 +313,9 @@ fn config_values_are_checked_as_kafka_checks_them() {
             "0",
             "Invalid value 0 for configuration min.insync.replicas: Value must be at least 1",
         ),
-        ("Retention.ms", "1", "Unknown topic config name: Retention.ms"),
+        ("Retention.ms", "1", "Unknown topic config name: Retention.ms; did you mean retention.ms?"),
+        ("retenton.ms", "1", "Unknown topic config name: retenton.ms; did you mean retention.ms?"),
+        ("log.retention.ms", "1", "Unknown topic config name: log.retention.ms; did you mean retention.ms?"),
     ];
     for (name, value, text) in cases {
         let result = crate::metadata::config::validate_one(name, value);
@@ -325,6 +327,21 @@ fn config_values_are_checked_as_kafka_checks_them() {
     let refused = crate::metadata::config::validate(&lags);
     let text = "conflict topic config setting min.compaction.lag.ms (9) > max.compaction.lag.ms (8)";
     assert_eq!(code_and_text(refused.as_ref().err()), (40, text));
+}
+
+#[test]
+fn a_topic_cannot_ask_for_every_record_to_be_flushed_and_for_none() {
+    let together = |pairs: &[(&str, &str)]| {
+        let configs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        crate::metadata::config::validate(&configs).err().map(|refusal| refusal.message)
+    };
+    for flush in [("flush.messages", "1"), ("flush.ms", "0")] {
+        let refused = together(&[("corelog.durability", "write"), flush]).expect("a contradiction");
+        assert!(refused.contains("corelog.durability=write and flush."), "{refused}");
+        assert_eq!(together(&[("corelog.durability", "fsync"), flush]), None);
+        assert_eq!(together(&[flush]), None);
+    }
+    assert_eq!(together(&[("corelog.durability", "write"), ("flush.messages", "2")]), None);
 }
 
 #[test]
