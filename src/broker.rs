@@ -82,7 +82,7 @@ pub fn run(
 /// The budget of a poll is a millisecond (docs/adr/0006): how it was kept is said when a core ends.
 async fn run_and_tell_stalls(core: Core, broker: Broker) {
     broker.run_core(core.clone()).await;
-    eprintln!("corelog: core {}: {}", core.id().0, core.stats().describe_stalls());
+    rt::say!("corelog: core {}: {}", core.id().0, core.stats().describe_stalls());
 }
 
 /// Ends when the broker is to stop; asked for once, on core 0.
@@ -363,9 +363,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     let clean =
         own_stopped && others_stopped.iter().all(|answer| matches!(answer, Answer::Stopped { clean: true }));
     if clean && let Err(error) = folder.mark_clean(&core).await {
-        eprintln!(
-            "corelog: the clean stop could not be noted; the next start checks the logs' ends: {error}"
-        );
+        rt::say!("corelog: the clean stop could not be noted; the next start checks the logs' ends: {error}");
     }
     for other in others {
         shard.end(*other).await;
@@ -443,11 +441,7 @@ async fn tell_progress(shard: Rc<Shard>) {
         let hosted = shard.all_hosted();
         let opening = hosted.iter().filter(|one| one.is_opening()).count();
         let (open, all, took) = (hosted.len() - opening, hosted.len(), shard.core.now() - began);
-        eprintln!(
-            "corelog: core {}: {open} of {all} logs open after {} s",
-            shard.core.id().0,
-            took.as_secs()
-        );
+        rt::say!("corelog: core {}: {open} of {all} logs open after {} s", shard.core.id().0, took.as_secs());
     }
 }
 
@@ -462,7 +456,7 @@ async fn accept(shard: Rc<Shard>, listener: Listener, open: Arc<AtomicUsize>) {
             Err(error) if is_of_one_connection(error.kind()) => continue,
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    eprintln!(
+                    rt::say!(
                         "corelog: connections cannot be accepted: {error}. Clients wait; raise RLIMIT_NOFILE (ulimit -n) \
                          if it is the number of open files"
                     );
@@ -474,7 +468,7 @@ async fn accept(shard: Rc<Shard>, listener: Listener, open: Arc<AtomicUsize>) {
         failing = false;
         let counted = Counted::one_more(&open, connections_max);
         if counted.is_none() && !full {
-            eprintln!(
+            rt::say!(
                 "corelog: {connections_max} connections are open (limits.connections_max); further ones are closed at once"
             );
         }
@@ -521,7 +515,7 @@ async fn signalled(core: Core) {
         Ok::<(), std::io::Error>(())
     });
     if let Ok(Err(error)) = waited.await {
-        eprintln!("corelog: signals cannot be received, stop with SIGKILL: {error}");
+        rt::say!("corelog: signals cannot be received, stop with SIGKILL: {error}");
         std::future::pending::<()>().await;
     }
 }

@@ -91,7 +91,7 @@ pub fn run() -> ExitCode {
 
 /// The one way a command tells that it could not.
 fn fail(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("{error}");
+    rt::say!("{error}");
     ExitCode::FAILURE
 }
 

@@ -196,13 +196,13 @@ impl Controller {
             Ok(planned) => planned,
             Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => return Ok(()),
             Err(refusal) => {
-                eprintln!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refusal.message);
+                rt::say!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refusal.message);
                 return Err(Unavailable);
             }
         };
         let count = usize::try_from(planned.num_partitions).unwrap_or(usize::MAX);
         if let Err(refused) = self.room(&shard).take(count) {
-            eprintln!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refused.message);
+            rt::say!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refused.message);
             return Err(Unavailable);
         }
         let mut command = planned.command;
@@ -259,7 +259,7 @@ impl Controller {
             return Ok(Vec::new());
         }
         let entries = self.log.commit(&commands).await.map_err(|why| {
-            eprintln!("corelog: the metadata log failed: {why}");
+            rt::say!("corelog: the metadata log failed: {why}");
             Unavailable
         })?;
         let mut changes = Vec::new();
@@ -275,7 +275,7 @@ impl Controller {
         self.tell_all(&changes).await?;
         let snapshot = || self.metadata.borrow().encode();
         if let Err(why) = self.log.compact_if_due(snapshot).await {
-            eprintln!("corelog: the metadata log could not be compacted: {why}");
+            rt::say!("corelog: the metadata log could not be compacted: {why}");
         }
         Ok(changes)
     }
@@ -288,7 +288,7 @@ impl Controller {
         let others = cores.filter(|core| *core != CONTROLLER_CORE);
         let told = others.map(|core| shard.ask(core, Ask::Apply(changes.clone())));
         join_all(told).await;
-        shard.all_open().await;
+        shard.brought_open(&changes).await;
         Ok(())
     }
 

@@ -183,7 +183,7 @@ pub async fn create_topic(shard: &Rc<Shard>) {
     match shard.ask_controller(ControllerRequest::CreateOffsetsTopic).await {
         ControllerAnswer::Noted => {}
         // The client is told to try again.
-        _ => eprintln!("corelog: {OFFSETS_TOPIC} could not be created; no group can be served without it"),
+        _ => rt::say!("corelog: {OFFSETS_TOPIC} could not be created; no group can be served without it"),
     }
 }
 

@@ -278,12 +278,29 @@ impl Shard {
         }
     }
 
+    /// The same for those that these changes brought: a log that takes long holds up no other command.
+    pub async fn brought_open(&self, changes: &[Change]) {
+        for change in changes {
+            let (topic, indexes) = match change {
+                Change::TopicCreated(topic) => (topic, None),
+                Change::Partitions { topic, indexes } => (topic, Some(indexes)),
+                _ => continue,
+            };
+            for (id, _) in topic.ids().filter(|(id, _)| indexes.is_none_or(|some| some.contains(&id.index))) {
+                let hosted = self.hosted(id).filter(|hosted| !hosted.is_recovering());
+                if let Some(hosted) = hosted {
+                    drop(hosted.log().await);
+                }
+            }
+        }
+    }
+
     /// Closes what this core owns. False if something could not be closed cleanly.
     pub async fn stop(&self) -> bool {
         match self.store.close().await {
             Ok(()) => true,
             Err(error) => {
-                eprintln!("corelog: core {} could not close its logs cleanly: {error}", self.core.id().0);
+                rt::say!("corelog: core {} could not close its logs cleanly: {error}", self.core.id().0);
                 false
             }
         }

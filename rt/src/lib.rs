@@ -16,6 +16,7 @@ mod offload;
 mod op;
 mod ready;
 pub mod record;
+mod say;
 mod socket;
 mod spsc;
 mod start;
@@ -30,6 +31,8 @@ pub use buf::{Arena, BufMut, PAGE, Reservation, Slice, Take};
 pub use driver::sim;
 pub use file::{DIRECT_ALIGNMENT, DirEntry, File, LockGuard, Open, Sync, ZEROS_BYTES_MAX, zeros};
 pub use mailbox::{Mesh, Port};
+#[doc(hidden)]
+pub use say::say_line;
 pub use socket::{Listener, Stream};
 pub use start::{Config, CoreConfig, DriverKind, Runtime, block_on_one, start};
 pub use stats::{STALL_BUCKETS, Stats};

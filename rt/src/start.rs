@@ -210,11 +210,11 @@ where
     match ran {
         Ok(Ok(ended)) => ended,
         Ok(Err(e)) => {
-            eprintln!("core {}: its driver failed, so the process ends: {e}", core.id().0);
+            crate::say!("core {}: its driver failed, so the process ends: {e}", core.id().0);
             std::process::abort();
         }
         Err(_) => {
-            eprintln!("core {}: a panic outside every task, so the process ends", core.id().0);
+            crate::say!("core {}: a panic outside every task, so the process ends", core.id().0);
             std::process::abort();
         }
     }

@@ -75,7 +75,7 @@ impl Host {
         let host = self.clone();
         let work = async move {
             if let Err(why) = load::load(&host).await {
-                eprintln!("corelog: the groups of {} are not served: {why}", host.name);
+                rt::say!("corelog: the groups of {} are not served: {why}", host.name);
                 host.end();
                 return;
             }
@@ -275,7 +275,7 @@ struct PanicEnds<'a>(&'a Host);
 impl Drop for PanicEnds<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
+            rt::say!(
                 "corelog: the groups of {} are not served until a restart: a step panicked",
                 self.0.name
             );

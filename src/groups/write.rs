@@ -28,7 +28,7 @@ pub async fn append(host: Rc<Host>) {
                 host.commits.notify_all();
             }
             Err(error) => {
-                eprintln!("corelog: groups could not be recorded in {}: {error:?}", host.name);
+                rt::say!("corelog: groups could not be recorded in {}: {error:?}", host.name);
                 host.failed(append.seq, code_of(&error));
             }
         }

@@ -82,6 +82,11 @@ impl Hosted {
         matches!(&*self.state.borrow(), State::Opening)
     }
 
+    /// It was served before, failed, and is searched anew: that may take as long as its log is.
+    pub fn is_recovering(&self) -> bool {
+        self.recoveries.get() > 0
+    }
+
     /// Why this partition is not served, if that is so.
     pub fn failure(&self) -> Option<String> {
         match &*self.state.borrow() {
@@ -183,7 +188,7 @@ async fn open(shard: Rc<Shard>, hosted: Rc<Hosted>, config: LogConfig, leader_ep
             pump(shard, hosted, log).await;
         }
         Err(why) => {
-            eprintln!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
+            rt::say!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
             hosted.settle(State::Failed(ErrorCode::KafkaStorageError, why));
             losses::report(&shard, hosted.id, Loss::Offline);
         }
@@ -215,12 +220,12 @@ fn lose(shard: &Rc<Shard>, hosted: &Rc<Hosted>, log: Log, failure: Failure) {
     groups::closed(shard, hosted.id);
     let recoveries = hosted.recoveries.get();
     if failure.panicked && recoveries < RECOVERIES_MAX {
-        eprintln!("corelog: {name} is recovered from disk in a new epoch: {}", failure.why);
+        rt::say!("corelog: {name} is recovered from disk in a new epoch: {}", failure.why);
         hosted.recoveries.set(recoveries + 1);
         *hosted.retired.borrow_mut() = Some(log);
         losses::report(shard, hosted.id, Loss::Recovering);
     } else {
-        eprintln!("corelog: {name} is offline until the broker is restarted: {}", failure.why);
+        rt::say!("corelog: {name} is offline until the broker is restarted: {}", failure.why);
         losses::report(shard, hosted.id, Loss::Offline);
     }
 }
@@ -253,7 +258,7 @@ fn remove(shard: &Rc<Shard>, partition: PartitionId) {
 
 async fn delete(shard: &Rc<Shard>, hosted: &Hosted) {
     if let Err(error) = shard.store.delete_log(hosted.id, &hosted.topic_name).await {
-        eprintln!("corelog: files of a deleted partition could not be removed: {error}");
+        rt::say!("corelog: files of a deleted partition could not be removed: {error}");
     }
 }
 

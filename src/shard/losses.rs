@@ -55,7 +55,7 @@ async fn tell(shard: Rc<Shard>) {
         };
         match shard.ask_controller(request).await {
             ControllerAnswer::Noted => {}
-            _ => eprintln!(
+            _ => rt::say!(
                 "corelog: the controller could not note which partitions are offline; they stay so until a restart"
             ),
         }

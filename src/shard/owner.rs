@@ -37,8 +37,8 @@ pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
             None => ControllerAnswer::Unavailable,
         }),
         // The change itself was applied when the mail was read; what is left is to wait for the logs it opened.
-        Ask::Apply(_) => {
-            shard.all_open().await;
+        Ask::Apply(changes) => {
+            shard.brought_open(&changes).await;
             Answer::Applied
         }
         Ask::Stop => Answer::Stopped { clean: shard.stop().await },
@@ -213,7 +213,7 @@ async fn fetch_part(
         }
         Err(ReadError::OutOfRange) => Fetched::failed(part.place, ErrorCode::OffsetOutOfRange),
         Err(ReadError::Storage(why)) => {
-            eprintln!("corelog: partition {} could not be read: {why}", part.partition.index);
+            rt::say!("corelog: partition {} could not be read: {why}", part.partition.index);
             Fetched::failed(part.place, ErrorCode::KafkaStorageError)
         }
     }

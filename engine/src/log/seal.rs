@@ -29,7 +29,7 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
     spawn_at_work(shared, Class::Background, async move {
         // What failed is done again by recovery.
         if let Err(error) = seal(&sealing, base).await {
-            eprintln!("corelog: a segment of {} is not sealed: {error}", sealing.dir.display());
+            rt::say!("corelog: a segment of {} is not sealed: {error}", sealing.dir.display());
         }
         if let Some(segment) = sealing.state.borrow_mut().segment(base) {
             segment.sealing = false;

@@ -43,6 +43,13 @@ struct Batch {
     bytes: Vec<u8>,
 }
 
+impl Batch {
+    /// The first one of its producer id.
+    fn is_first(&self) -> bool {
+        engine::batch::Batch::parse(&self.bytes).is_ok_and(|(batch, _)| batch.base_sequence() == 0)
+    }
+}
+
 impl Producer {
     /// One for each partition of the topics that stay.
     pub fn all() -> Vec<Rc<RefCell<Producer>>> {
@@ -233,6 +240,12 @@ fn take_answers(
                 if producer.durability == Durability::Write =>
             {
                 // What was lost with the host's power took the sequence with it.
+                producer.begin_anew();
+                return Ok(());
+            }
+            // Of a producer that the broker does not know yet it takes any first sequence (KIP-360): this one, the very first,
+            // was refused or lost on its way, and the next one was taken in its place.
+            Err(Failed::Refused(ErrorCode::OutOfOrderSequenceNumber)) if batch.is_first() => {
                 producer.begin_anew();
                 return Ok(());
             }
