@@ -158,6 +158,14 @@ impl Controller {
         let mut room = self.room(&shard);
         for (name, plan) in plans {
             let taken = plan.map_err(refused).and_then(|command| {
+                if name == OFFSETS_TOPIC {
+                    return Err(Refused {
+                        code: ErrorCode::InvalidRequest as i16,
+                        message: format!(
+                            "{OFFSETS_TOPIC} cannot grow: its partition count says where each group lives."
+                        ),
+                    });
+                }
                 let Command::CreatePartitions { partitions, .. } = &command else {
                     unreachable!("a growth is planned as a growth")
                 };

@@ -91,6 +91,12 @@ pub fn closed(shard: &Shard, partition: PartitionId) {
     }
 }
 
+/// Ends all hosts: the broker stops. Who waits is sent away, before the logs are closed under it.
+pub fn close_all(shard: &Shard) {
+    let hosts = std::mem::take(&mut *shard.groups.hosts.borrow_mut());
+    hosts.values().for_each(Host::end);
+}
+
 /// Tells the hosts of changed metadata.
 pub fn follow(shard: &Rc<Shard>, changes: &[Change]) {
     *shard.groups.image.borrow_mut() = None;
@@ -134,6 +140,10 @@ async fn answer_part(
     part: GroupPart,
     request: group::Request<'_>,
 ) -> GroupFound {
+    if let Some(hosted) = shard.hosted(part.partition) {
+        // The log may be opening still. One that cannot be opened has no host.
+        drop(hosted.log().await);
+    }
     let host = shard.groups.hosts.borrow().get(&part.partition).cloned();
     let Some(host) = host else {
         return GroupFound { place: part.place, answer: Some(request.refused(ErrorCode::NotCoordinator)) };

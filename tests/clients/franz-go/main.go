@@ -1,4 +1,4 @@
-// franz-go against a broker: every acks and codec, idempotence, keys, headers, positions, topic admin.
+// franz-go against a broker: every acks and codec, idempotence, keys, headers, positions, topic admin, groups.
 package main
 
 import (
@@ -375,6 +375,7 @@ func main() {
 	cases = append(cases, testCase{"keyed records stay together, in order", keyed}, testCase{"round-robin over partitions", roundRobin},
 		testCase{"thousands of records and values near the size limit", big}, testCase{"read from an offset, near the end, from a time, from the end", positions},
 		testCase{"topics: duplicate, more partitions, delete", topicAdmin})
+	cases = append(cases, groupCases()...)
 	passed, failed := 0, 0
 	for _, c := range cases {
 		started := time.Now()
