@@ -76,6 +76,14 @@ pub fn run(
     let runtime = rt::start(config, move |core| run_and_tell_stalls(core, of_cores.clone()))
         .map_err(|error| format!("the runtime could not start: {error}"))?;
     runtime.join().map_err(|panicked| format!("a core ended with a panic: {panicked}"))?;
+    if let Some(Stopped { clean, took }) = broker.0.stopped.lock().ok().and_then(|stopped| *stopped) {
+        let how = if clean {
+            "stopped cleanly"
+        } else {
+            "stopped, not cleanly: the next start searches the logs' ends,"
+        };
+        rt::say!("corelog: {how} in {:.1} s", took.as_secs_f64());
+    }
     broker.outcome()
 }
 
@@ -106,6 +114,7 @@ impl Broker {
             ready: Box::new(ready),
             stop: Box::new(stop),
             failure: Mutex::new(None),
+            stopped: Mutex::new(None),
             connections: Arc::default(),
         }))
     }
@@ -152,6 +161,13 @@ pub enum Before {
     Unclean,
 }
 
+/// How it ended after it was told to.
+#[derive(Clone, Copy)]
+struct Stopped {
+    clean: bool,
+    took: std::time::Duration,
+}
+
 struct Common {
     settings: Arc<Settings>,
     start: Start,
@@ -159,6 +175,7 @@ struct Common {
     ready: Box<dyn Fn(&Ready) + Send + Sync>,
     stop: Box<dyn Fn(Core) -> Stop + Send + Sync>,
     failure: Mutex<Option<String>>,
+    stopped: Mutex<Option<Stopped>>,
     /// Connections that all cores have open.
     connections: Arc<AtomicUsize>,
 }
@@ -203,13 +220,14 @@ struct Begun {
 
 async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
     let settings = &common.settings;
-    let (folder, lock) =
-        Folder::open(core, &settings.data, core.random_u64()).await.map_err(|error| error.to_string())?;
+    // Before the folder: a start that cannot listen leaves nothing behind.
     let listener = listen_first(core, common.start.listen).await?;
     let admin = match common.start.admin {
         Some(address) => Some(admin::listen(core, address).await?),
         None => None,
     };
+    let (folder, lock) =
+        Folder::open(core, &settings.data, core.random_u64()).await.map_err(|error| error.to_string())?;
     let (log, mut metadata) =
         MetadataLog::open(core, &folder, settings.node_id).await.map_err(|error| error.to_string())?;
     let strays = strays(core, &folder, &metadata).await.map_err(|error| error.to_string())?;
@@ -289,9 +307,21 @@ pub(crate) async fn register(
 /// serve one address, each with half of the connections.
 async fn listen_first(core: &Core, address: SocketAddr) -> Result<Listener, String> {
     let refused = |error: std::io::Error| {
-        format!(
-            "cannot listen on {address}: {error}. Is another process using it? Choose another with --listen HOST:PORT"
-        )
+        use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+        let hint = match error.kind() {
+            AddrInUse => {
+                "Another process is using it (`ss -ltnp` shows which); choose another with --listen HOST:PORT"
+            }
+            AddrNotAvailable => {
+                "This host has no such address (`ip address` shows those it has); choose one of them with --listen \
+                 HOST:PORT, or 0.0.0.0 for all"
+            }
+            PermissionDenied => {
+                "Ports below 1024 take a privilege; choose a higher one with --listen HOST:PORT"
+            }
+            _ => "Choose another with --listen HOST:PORT",
+        };
+        format!("cannot listen on {address}: {error}. {hint}")
     };
     let probe = core.listen(address).await.map_err(refused)?;
     let address = probe.local_addr();
@@ -356,6 +386,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     });
 
     (common.stop)(core.clone()).await;
+    let stopping_since = core.now();
     accepting.abort();
     administering.into_iter().for_each(|task| task.abort());
     let stops = others.iter().map(|other| shard.ask(*other, Ask::Stop));
@@ -365,6 +396,8 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     if clean && let Err(error) = folder.mark_clean(&core).await {
         rt::say!("corelog: the clean stop could not be noted; the next start checks the logs' ends: {error}");
     }
+    let took = core.now() - stopping_since;
+    *common.stopped.lock().expect("nobody panics while holding it") = Some(Stopped { clean, took });
     for other in others {
         shard.end(*other).await;
     }
@@ -426,7 +459,7 @@ async fn open_all(shard: &Rc<Shard>) -> Opened {
     });
     let logs: Vec<_> = hosted.iter().filter_map(|one| one.open_log()).collect();
     Opened {
-        partitions: hosted.len(),
+        partitions: logs.len(),
         searched_bytes: logs.iter().map(|log| log.counters().bytes_searched).sum(),
         notes: logs.iter().flat_map(|log| log.notes().iter().cloned()).collect(),
         failed: failed.collect(),
@@ -511,10 +544,14 @@ async fn signalled(core: Core) {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let waited = core.offload(|| {
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-        signals.forever().next();
-        Ok::<(), std::io::Error>(())
+        Ok::<_, std::io::Error>(signals.forever().next())
     });
-    if let Ok(Err(error)) = waited.await {
+    let received = waited.await;
+    if let Ok(Ok(Some(signal))) = &received {
+        let name = if *signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
+        rt::say!("corelog: {name} received, stopping: no more connections, every log is flushed and closed");
+    }
+    if let Ok(Err(error)) = received {
         rt::say!("corelog: signals cannot be received, stop with SIGKILL: {error}");
         std::future::pending::<()>().await;
     }

@@ -301,9 +301,9 @@ impl Controller {
     }
 
     fn room(&self, shard: &Shard) -> Room {
-        let partitions_max = shard.limits().partitions_max;
+        let (partitions_max, bound) = (shard.limits().partitions_max, shard.limits().partitions_bound);
         let partitions = self.metadata.borrow().image().partition_count();
-        Room { partitions_max, left: partitions_max.saturating_sub(partitions) }
+        Room { partitions_max, bound, left: partitions_max.saturating_sub(partitions) }
     }
 
     fn shard(&self) -> Result<Rc<Shard>, Unavailable> {
@@ -314,16 +314,17 @@ impl Controller {
 /// How many partitions may still be created.
 struct Room {
     partitions_max: usize,
+    bound: &'static str,
     left: usize,
 }
 
 impl Room {
     fn take(&mut self, partitions: usize) -> Result<(), Refused> {
         if partitions > self.left {
-            let max = self.partitions_max;
+            let (max, bound) = (self.partitions_max, self.bound);
             return Err(Refused {
                 code: ErrorCode::PolicyViolation as i16,
-                message: format!("This broker may have {max} partitions (limits.partitions_max)."),
+                message: format!("This broker may have {max} partitions ({bound})."),
             });
         }
         self.left -= partitions;

@@ -34,8 +34,9 @@ pub struct Limits {
     pub fetch_waiters_max: usize,
     /// In one DescribeTopicPartitions answer.
     pub describe_partitions_max: usize,
-    /// Of the whole broker.
+    /// Of the whole broker, and what sets that bound.
     pub partitions_max: usize,
+    pub partitions_bound: &'static str,
     /// From one core to another.
     pub mailbox_messages_max: usize,
 }
@@ -45,6 +46,25 @@ pub struct Limits {
 pub struct OffsetsTopic {
     pub num_partitions: i32,
     pub segment_bytes: u64,
+}
+
+/// Files that are open besides logs and connections: of the process, and of each core.
+const FILES_OF_PROCESS: u64 = 24;
+const FILES_OF_CORE: u64 = 8;
+
+impl Limits {
+    /// No more partitions than files can be opened for: each has one for its active segment. A quarter is left to
+    /// connections and older segments. `None` is unlimited.
+    pub fn bound_by_open_files(&mut self, open_files: Option<u64>, cores: u16) {
+        let Some(open_files) = open_files else { return };
+        let for_logs = open_files.saturating_sub(FILES_OF_PROCESS + FILES_OF_CORE * u64::from(cores)) / 4 * 3;
+        let for_logs = usize::try_from(for_logs).unwrap_or(usize::MAX);
+        if for_logs < self.partitions_max {
+            self.partitions_max = for_logs;
+            self.partitions_bound =
+                "each needs an open file; raise the limit of open files, ulimit -n, and start it again";
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -172,6 +192,7 @@ fn limits(config: &Config, in_force: &InForce, cores: usize) -> Limits {
         fetch_waiters_max: count(limits.fetch_waiters_max),
         describe_partitions_max: count(limits.describe_partitions_max),
         partitions_max: count(limits.partitions_max),
+        partitions_bound: "limits.partitions_max",
         mailbox_messages_max: count(limits.mailbox_messages_max),
     }
 }
@@ -250,5 +271,24 @@ fn codec(compression: Compression) -> Option<Codec> {
         Compression::Snappy => Some(Codec::Snappy),
         Compression::Lz4 => Some(Codec::Lz4),
         Compression::Zstd => Some(Codec::Zstd),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_open_files_mean_few_partitions() {
+        let limits = Settings::simulated("", 2, 1 << 30).expect("valid").limits;
+        let bounded = |open_files| {
+            let mut limits = limits;
+            limits.bound_by_open_files(open_files, 2);
+            (limits.partitions_max, limits.partitions_bound.contains("ulimit -n"))
+        };
+        assert_eq!(bounded(Some(64)), (18, true));
+        assert_eq!(bounded(Some(10)), (0, true));
+        assert_eq!(bounded(Some(1 << 30)), (limits.partitions_max, false));
+        assert_eq!(bounded(None), (limits.partitions_max, false));
     }
 }

@@ -30,6 +30,7 @@ pub mod losses;
 pub mod mail;
 mod owner;
 pub mod ownership;
+mod space;
 
 use hosted::Hosted;
 use losses::Losses;

@@ -19,6 +19,8 @@ use net::messages::api_versions;
 use net::wire::{self, Decode, Encode, Reader, Writer};
 use rt::{BufMut, Core, Reservation, Slice, Stream};
 
+use crate::progress::SILENT_AT_MOST;
+
 pub const CLIENT_ID: &str = "corelog-bench";
 const RECEIVE_BYTES: usize = 64 << 10;
 const FRAME_BYTES_MAX: usize = 128 << 20;
@@ -198,8 +200,15 @@ impl Link {
             sender.send(request, version).await?;
             Ok::<_, Error>(frames.next().await?.to_vec())
         };
-        let bytes = within(core, ANSWER_WAIT, asked).await.unwrap_or_else(|| {
-            let (peer, name, wait) = (stream.peer_addr(), R::Api::KEY.name(), ANSWER_WAIT.as_secs());
+        let mut asked = pin!(asked);
+        let (peer, name) = (stream.peer_addr(), R::Api::KEY.name());
+        let mut answered = within(core, SILENT_AT_MOST, asked.as_mut()).await;
+        if answered.is_none() {
+            eprintln!("bench: waiting for {peer} to answer {name}");
+            answered = within(core, ANSWER_WAIT - SILENT_AT_MOST, asked).await;
+        }
+        let bytes = answered.unwrap_or_else(|| {
+            let wait = ANSWER_WAIT.as_secs();
             Err(Error::Protocol(format!("the broker at {peer} did not answer {name} within {wait} s")))
         })?;
         Ok(Answer { bytes, version })

@@ -11,7 +11,7 @@ const NS_PER_S: f64 = 1e9;
 const MB: f64 = 1e6;
 
 /// After so long without progress it is said what is waited for, once for each standstill.
-const SILENT_AT_MOST: Duration = Duration::from_secs(5);
+pub const SILENT_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Watches for a standstill, so that nobody sits before a silent program.
 pub struct Patience {

@@ -13,10 +13,16 @@ use rt::{Core, LockGuard, Open, Slice, Sync};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const IDENTITY_FILE: &str = "corelog";
 const LOCK_FILE: &str = "lock";
 const CLEAN_FILE: &str = "clean";
+/// What the mark of a clean stop holds.
+const CLEAN_MARK: &[u8] = b"clean";
+/// What a folder may hold before it has an identity: what a first start that was cut off leaves, and mkfs.
+const NAMES_BEFORE_IDENTITY: [&str; 7] =
+    [IDENTITY_FILE, LOCK_FILE, CLEAN_FILE, "logs", "checkpoints", "raft", "lost+found"];
 const MAGIC: &[u8; 8] = b"CLOGDATA";
 const FORMAT: u32 = 1;
 const IDENTITY_BYTES: usize = 32;
@@ -35,6 +41,11 @@ pub enum FolderError {
     /// It cannot be written to.
     ReadOnly {
         dir: PathBuf,
+    },
+    /// It holds something, and is no data folder.
+    Foreign {
+        dir: PathBuf,
+        name: String,
     },
     /// Its file system has no direct I/O.
     NoDirectIo {
@@ -66,6 +77,11 @@ impl std::fmt::Display for FolderError {
             FolderError::ReadOnly { dir } => write!(
                 f,
                 "the data folder {} cannot be written to; check its owner and whether it is mounted read-only",
+                dir.display()
+            ),
+            FolderError::Foreign { dir, name } => write!(
+                f,
+                "{} is not a data folder of Corelog, and it is not empty: there is {name}; name an empty or a new folder",
                 dir.display()
             ),
             FolderError::NoDirectIo { dir } => write!(
@@ -103,6 +119,8 @@ pub struct Folder {
     sequence: u64,
     saved: HashMap<PartitionId, Saved>,
     notes: Vec<String>,
+    /// Whether the disk is known to be full.
+    full: AtomicBool,
 }
 
 /// What the checkpoints of all cores amount to.
@@ -120,16 +138,25 @@ impl Folder {
     /// gone, durably, when this returns: nothing may be appended under it.
     pub async fn open(core: &Core, dir: &Path, random: u64) -> Result<(Folder, LockGuard), FolderError> {
         let taking = Taking { core, dir };
+        taking.ours().await?;
         taking.directories().await?;
         let lock = taking.lock().await?;
         let (uuid, new) = taking.identity(random).await?;
-        let clean_start = taking.take_clean_mark().await.map_err(|error| taking.failed(CLEAN_FILE, error))?;
+        let clean_mark = taking.take_clean_mark().await.map_err(|error| taking.failed(CLEAN_FILE, error))?;
         let found = taking.checkpoints().await.map_err(|error| taking.failed("checkpoints", error))?;
-        let Checkpoints { sequence, mut saved, notes } = found;
+        let Checkpoints { sequence, mut saved, mut notes } = found;
+        if clean_mark == CleanMark::Damaged {
+            notes.push(format!(
+                "{} is damaged: the last stop counts as unclean, and the logs' ends were searched",
+                dir.join(CLEAN_FILE).display()
+            ));
+        }
+        let clean_start = clean_mark == CleanMark::Whole;
         if !clean_start {
             saved.values_mut().for_each(|saved| saved.clean = false);
         }
-        Ok((Folder { dir: dir.to_path_buf(), uuid, new, clean_start, sequence, saved, notes }, lock))
+        let full = AtomicBool::new(false);
+        Ok((Folder { dir: dir.to_path_buf(), uuid, new, clean_start, sequence, saved, notes, full }, lock))
     }
 
     /// Holds the folder without changing anything in it: for tools, on a stopped broker's.
@@ -182,6 +209,11 @@ impl Folder {
         self.clean_start
     }
 
+    /// Notes that the disk is full, or that it is not any more. Whether that was news, on any core.
+    pub fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::Relaxed) != full
+    }
+
     pub fn logs_dir(&self) -> PathBuf {
         self.dir.join("logs")
     }
@@ -210,10 +242,18 @@ impl Folder {
     /// After every core's store was closed: the next start trusts the checkpoints to the byte.
     pub async fn mark_clean(&self, core: &Core) -> io::Result<()> {
         let file = core.open(self.dir.join(CLEAN_FILE), Open::write().create()).await?;
-        file.write_at(vec![Slice::from(b"clean".to_vec())], 0, Sync::Data).await?;
+        file.write_at(vec![Slice::from(CLEAN_MARK.to_vec())], 0, Sync::Data).await?;
         file.sync_all().await?;
         core.sync_dir(self.dir.clone()).await
     }
+}
+
+/// What the last stop left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CleanMark {
+    Whole,
+    Damaged,
+    Missing,
 }
 
 struct Taking<'a> {
@@ -228,6 +268,24 @@ impl Taking<'_> {
                 FolderError::ReadOnly { dir: self.dir.to_path_buf() }
             }
             _ => FolderError::Io { path: self.dir.join(name), error },
+        }
+    }
+
+    /// Refuses a folder that something else lives in, before anything is made there.
+    async fn ours(&self) -> Result<(), FolderError> {
+        let entries = match self.core.list_dir(self.dir.to_path_buf()).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listed => listed.map_err(|error| self.failed("", error))?,
+        };
+        let known = |name: &std::ffi::OsStr| NAMES_BEFORE_IDENTITY.iter().any(|known| name == *known);
+        let Some(foreign) = entries.iter().find(|entry| !known(&entry.name)) else { return Ok(()) };
+        let identity = Folder::identify(self.core, self.dir).await;
+        match identity.map_err(|error| self.failed(IDENTITY_FILE, error))? {
+            Identity::Known(_) | Identity::Newer(_) => Ok(()),
+            Identity::Unknown => Err(FolderError::Foreign {
+                dir: self.dir.to_path_buf(),
+                name: foreign.name.to_string_lossy().into_owned(),
+            }),
         }
     }
 
@@ -304,15 +362,17 @@ impl Taking<'_> {
         uuid
     }
 
-    async fn take_clean_mark(&self) -> io::Result<bool> {
-        match self.core.unlink(self.dir.join(CLEAN_FILE)).await {
-            Ok(()) => {
-                self.core.sync_dir(self.dir.to_path_buf()).await?;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+    async fn take_clean_mark(&self) -> io::Result<CleanMark> {
+        let path = self.dir.join(CLEAN_FILE);
+        let file = match self.core.open(path.clone(), Open::read()).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(CleanMark::Missing),
+            opened => opened?,
+        };
+        let content = names::read_all(&file, 4096).await?;
+        drop(file);
+        self.core.unlink(path).await?;
+        self.core.sync_dir(self.dir.to_path_buf()).await?;
+        Ok(if content == CLEAN_MARK { CleanMark::Whole } else { CleanMark::Damaged })
     }
 
     async fn checkpoints(&self) -> io::Result<Checkpoints> {
@@ -379,6 +439,33 @@ fn decode(bytes: &[u8]) -> Result<[u8; 16], Option<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_something_else_is_refused_untouched_and_a_damaged_mark_is_no_mark() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
+        let dir = folder.path().to_path_buf();
+        rt::block_on_one(rt::Config::new(1), move |core| async move {
+            std::fs::write(dir.join("thesis.txt"), "mine").expect("written");
+            let refused = Folder::open(&core, &dir, 1).await.err();
+            assert!(matches!(refused, Some(FolderError::Foreign { name, .. }) if name == "thesis.txt"));
+            assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 1);
+            std::fs::remove_file(dir.join("thesis.txt")).expect("removed");
+            std::fs::create_dir(dir.join("lost+found")).expect("made");
+            for (mark, is_clean, notes) in
+                [(None, false, 0), (Some("clean"), true, 0), (Some("cleen"), false, 1)]
+            {
+                if let Some(mark) = mark {
+                    std::fs::write(dir.join(CLEAN_FILE), mark).expect("written");
+                }
+                let (folder, _lock) = Folder::open(&core, &dir, 1).await.expect("it is ours");
+                assert_eq!((folder.was_clean(), folder.notes().len()), (is_clean, notes), "{mark:?}");
+                assert!(!dir.join(CLEAN_FILE).exists());
+            }
+            std::fs::write(dir.join("thesis.txt"), "mine").expect("written");
+            Folder::open(&core, &dir, 1).await.expect("it has an identity");
+        })
+        .expect("the driver starts");
+    }
 
     #[test]
     fn an_identity_is_read_refused_or_found_damaged() {

@@ -92,7 +92,9 @@ pub enum AppendError {
     UnsupportedCompression,
     /// A plain batch while its producer has a transaction open.
     InvalidTxnState,
-    /// No space, or the log is poisoned or closed. Nothing was assigned.
+    /// The disk is full. Nothing was assigned; it may go on without a restart.
+    NoSpace(String),
+    /// The log is poisoned or closed, or the disk failed. Nothing was assigned.
     Storage(String),
 }
 
@@ -317,6 +319,12 @@ impl Log {
 
     pub fn is_poisoned(&self) -> bool {
         self.shared.state.borrow().failure.is_some()
+    }
+
+    /// Whether the log was closed in order: the broker stops, and whoever asks should ask again elsewhere or later.
+    pub fn is_closed(&self) -> bool {
+        let state = self.shared.state.borrow();
+        state.closed && state.failure.is_none()
     }
 
     /// Why the log serves nothing, if that is so. [`Log::subscribe`] fires when it comes about.

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tuning::Machine;
-use tuning::probe::{probe_disk, probe_uring};
+use tuning::doctor::{Finding, Severity, open_files};
+use tuning::probe::{probe_disk, probe_host, probe_uring};
 
 use super::{ConfigArgs, fail, print};
 use crate::banner::{Facts, Listener};
@@ -13,6 +14,9 @@ use crate::broker::{self, Before, Process, Ready, Start};
 use crate::config::units::format_bytes;
 use crate::config::{Config, Driver, InForce, Setting};
 use crate::settings::Settings;
+
+/// How many notes of one kind the banner has.
+const NOTES_MAX: usize = 10;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -64,10 +68,12 @@ impl Command {
         let config = self.config.load(&extra).map_err(|problems| problems.to_string())?;
         let machine = Machine::here();
         let in_force = config.resolve(&machine).map_err(|problems| problems.to_string())?;
-        // A lower limit than wished for is the doctor's to tell.
-        let _limit = tuning::apply::raise_open_files();
+        let open_files = tuning::apply::raise_open_files();
+        let mut settings = Settings::new(&config, &in_force)?;
+        let cores = settings.core_count;
+        settings.limits.bound_by_open_files(open_files, cores);
         let start = Start {
-            settings: Settings::new(&config, &in_force)?,
+            settings,
             listen: config.listeners.kafka.resolve("listeners.kafka")?,
             admin: config.admin.listen.as_ref().map(|address| address.resolve("admin.listen")).transpose()?,
             advertised_host: config.listeners.advertised(0).host,
@@ -121,12 +127,44 @@ fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
             format!("{opened} after no clean stop: {searched} behind the checkpoints were searched for the logs' ends")
         }
     });
-    facts.warnings.extend(ready.notes.iter().cloned());
-    facts.warnings.extend(ready.failed.iter().map(|why| format!("not served: {why}")));
+    let files = open_files(&probe_host(Path::new("/")).open_files, u64::from(config.limits.connections_max));
+    if files.severity != Severity::Ok {
+        let Finding { topic, found, meaning, fix, .. } = files;
+        facts.warnings.push(format!("{topic}: {found}. {meaning} {}", fix.join(" ")));
+    }
+    facts.warnings.extend(some_of(ready.notes.iter().cloned(), "more was found damaged and mended"));
+    let failed = ready.failed.iter().map(|why| format!("not served: {why}"));
+    facts.warnings.extend(some_of(
+        failed,
+        "more partitions are not served; `corelog log dump` on the stopped broker says why",
+    ));
     let admin = ready.admin.map(|address| format!("ready: admin {address}\n")).unwrap_or_default();
     print(&format!("{}{admin}ready: kafka {}\n", facts.text(), ready.address));
 }
 
+/// At most so many, then how many more there are: a thousand must not bury the rest of the banner.
+fn some_of(notes: impl ExactSizeIterator<Item = String>, more: &str) -> Vec<String> {
+    let left = notes.len().saturating_sub(NOTES_MAX);
+    let mut some: Vec<String> = notes.take(NOTES_MAX).collect();
+    if left > 0 {
+        some.push(format!("{left} {more}"));
+    }
+    some
+}
+
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NOTES_MAX, some_of};
+
+    #[test]
+    fn many_notes_are_some_and_a_count() {
+        let notes = |count: usize| some_of((0..count).map(|n| n.to_string()), "more");
+        assert_eq!(notes(NOTES_MAX).len(), NOTES_MAX);
+        let many = notes(1_000);
+        assert_eq!((many.len(), many.last().map(String::as_str)), (NOTES_MAX + 1, Some("990 more")));
+    }
 }

@@ -77,7 +77,7 @@ fn code_of(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::MessageTooLarge => ErrorCode::MessageTooLarge,
         AppendError::RecordListTooLarge => ErrorCode::RecordListTooLarge,
-        AppendError::Storage(_) => ErrorCode::KafkaStorageError,
+        AppendError::NoSpace(_) | AppendError::Storage(_) => ErrorCode::KafkaStorageError,
         // Of a client's batch; ours are none.
         AppendError::InvalidRecord { .. }
         | AppendError::InvalidTimestamp { .. }

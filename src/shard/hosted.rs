@@ -129,9 +129,9 @@ impl Drop for Watch {
 /// Does what a change of the metadata asks of this core.
 pub fn follow(shard: &Rc<Shard>, change: &Change) {
     match change {
-        Change::TopicCreated(topic) => host_all(shard, topic),
+        Change::TopicCreated(topic) => host_each(shard, topic, Telling::AtOnce),
         Change::Partitions { topic, indexes } => {
-            host_all(shard, topic);
+            host_each(shard, topic, Telling::AtOnce);
             indexes.iter().for_each(|&index| recover(shard, topic, index));
         }
         Change::TopicDeleted(topic) => topic.ids().for_each(|(partition, _)| remove(shard, partition)),
@@ -140,17 +140,36 @@ pub fn follow(shard: &Rc<Shard>, change: &Change) {
     }
 }
 
-/// Hosts those partitions of a topic that this broker leads and this core does not know yet.
+/// When the operator hears of a log that cannot be opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    AtOnce,
+    /// With all others, in the banner of the start.
+    InBanner,
+}
+
+/// At start: hosts those partitions of a topic that this broker leads. What cannot be opened is the banner's to tell.
 pub fn host_all(shard: &Rc<Shard>, topic: &Topic) {
+    host_each(shard, topic, Telling::InBanner);
+}
+
+/// Hosts those partitions of a topic that this broker leads and this core does not know yet.
+fn host_each(shard: &Rc<Shard>, topic: &Topic, telling: Telling) {
     for (id, partition) in topic.ids() {
         if partition.leader == Some(shard.settings.node_id) {
-            host(shard, topic, id, partition.leader_epoch);
+            host(shard, topic, id, partition.leader_epoch, telling);
         }
     }
 }
 
 /// Starts opening the log of a partition if it falls to this core.
-fn host(shard: &Rc<Shard>, topic: &Topic, partition: PartitionId, leader_epoch: LeaderEpoch) {
+fn host(
+    shard: &Rc<Shard>,
+    topic: &Topic,
+    partition: PartitionId,
+    leader_epoch: LeaderEpoch,
+    telling: Telling,
+) {
     let owner = shard.ownership.borrow_mut().place(partition);
     if owner != shard.core.id() || shard.hosted(partition).is_some() {
         return;
@@ -159,10 +178,19 @@ fn host(shard: &Rc<Shard>, topic: &Topic, partition: PartitionId, leader_epoch: 
     let config = shard.settings.log_config(topic);
     shard.host(partition, hosted.clone());
     let shard = shard.clone();
-    shard.core.clone().spawn(Class::Control, async move { open(shard, hosted, config, leader_epoch).await });
+    shard
+        .core
+        .clone()
+        .spawn(Class::Control, async move { open(shard, hosted, config, leader_epoch, telling).await });
 }
 
-async fn open(shard: Rc<Shard>, hosted: Rc<Hosted>, config: LogConfig, leader_epoch: LeaderEpoch) {
+async fn open(
+    shard: Rc<Shard>,
+    hosted: Rc<Hosted>,
+    config: LogConfig,
+    leader_epoch: LeaderEpoch,
+    telling: Telling,
+) {
     let how =
         OpenPartition { id: hosted.id, topic_name: hosted.topic_name.clone(), config, epoch: leader_epoch };
     let (store, retired) = (shard.store.clone(), hosted.retired.take());
@@ -188,7 +216,9 @@ async fn open(shard: Rc<Shard>, hosted: Rc<Hosted>, config: LogConfig, leader_ep
             pump(shard, hosted, log).await;
         }
         Err(why) => {
-            rt::say!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
+            if telling == Telling::AtOnce {
+                rt::say!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
+            }
             hosted.settle(State::Failed(ErrorCode::KafkaStorageError, why));
             losses::report(&shard, hosted.id, Loss::Offline);
         }
@@ -241,7 +271,10 @@ fn recover(shard: &Rc<Shard>, topic: &Topic, index: i32) {
     }
     hosted.settle(State::Opening);
     let (config, epoch, shard) = (shard.settings.log_config(topic), partition.leader_epoch, shard.clone());
-    shard.core.clone().spawn(Class::Control, async move { open(shard, hosted, config, epoch).await });
+    shard
+        .core
+        .clone()
+        .spawn(Class::Control, async move { open(shard, hosted, config, epoch, Telling::AtOnce).await });
 }
 
 fn remove(shard: &Rc<Shard>, partition: PartitionId) {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::ids::{LeaderEpoch, Offset};
+use engine::ids::{LeaderEpoch, Offset, PartitionId};
 use engine::log::{AppendError, AppendKind, Log, ReadError};
 use net::error_code::ErrorCode;
 use rt::Instant;
@@ -18,6 +18,7 @@ use crate::shard::mail::{
     Answer, Ask, EpochEndAsk, EpochEndFound, FetchAsk, FetchPart, Fetched, OffsetAsk, OffsetFound,
     ProduceAsk, ProducePart, Produced, Wait, WantedOffset, WatchAsk,
 };
+use crate::shard::space;
 
 pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
     match ask {
@@ -98,7 +99,7 @@ async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, 
         .ok_or_else(|| Produced::failed(place, ErrorCode::NotLeaderOrFollower, None))?;
     let log = hosted.log().await.map_err(|code| Produced::failed(place, code, hosted.failure()))?;
     let appended = log.append(records, AppendKind::Client).await;
-    let appended = appended.map_err(|error| refused(place, &log, error))?;
+    let appended = appended.map_err(|error| refused(shard, place, &log, error))?;
     let placed = shard.core.now();
     shard.metrics.stage(Stage::ProduceQueue, began, placed);
     let done = Produced {
@@ -115,7 +116,7 @@ async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, 
 
 /// The answer for a batch that was not appended. Kafka gives the log's start for what the log itself refused, and -1
 /// for what it refused before it looked at the log.
-fn refused(place: usize, log: &Log, error: AppendError) -> Produced {
+fn refused(shard: &Rc<Shard>, place: usize, log: &Log, error: AppendError) -> Produced {
     let plain = |code, early| (code, early, None, Vec::new());
     let (code, early, message, record_errors) = match error {
         AppendError::InvalidRecord { message, record_errors } => {
@@ -131,6 +132,12 @@ fn refused(place: usize, log: &Log, error: AppendError) -> Produced {
         AppendError::InvalidProducerEpoch => plain(ErrorCode::InvalidProducerEpoch, false),
         AppendError::UnsupportedCompression => plain(ErrorCode::UnsupportedCompressionType, true),
         AppendError::InvalidTxnState => plain(ErrorCode::InvalidTxnState, false),
+        AppendError::NoSpace(why) => {
+            space::ran_out(shard);
+            (ErrorCode::KafkaStorageError, true, Some(why), Vec::new())
+        }
+        // The broker stops: clients ask for the leader again, and quietly.
+        AppendError::Storage(_) if log.is_closed() => plain(ErrorCode::NotLeaderOrFollower, true),
         AppendError::Storage(why) => (ErrorCode::KafkaStorageError, true, Some(why), Vec::new()),
     };
     let log_start_offset = if early { -1 } else { log.log_start_offset().0 };
@@ -213,8 +220,7 @@ async fn fetch_part(
         }
         Err(ReadError::OutOfRange) => Fetched::failed(part.place, ErrorCode::OffsetOutOfRange),
         Err(ReadError::Storage(why)) => {
-            rt::say!("corelog: partition {} could not be read: {why}", part.partition.index);
-            Fetched::failed(part.place, ErrorCode::KafkaStorageError)
+            Fetched::failed(part.place, unreadable(shard, part.partition, &log, &why))
         }
     }
 }
@@ -295,8 +301,19 @@ async fn offset(shard: &Rc<Shard>, ask: OffsetAsk) -> OffsetFound {
             leader_epoch: epoch.0,
         },
         Ok(None) => nothing(ErrorCode::None),
-        Err(_) => nothing(ErrorCode::KafkaStorageError),
+        Err(ReadError::OutOfRange) => nothing(ErrorCode::KafkaStorageError),
+        Err(ReadError::Storage(why)) => nothing(unreadable(shard, ask.partition, &log, &why)),
     }
+}
+
+/// Tells the operator what could not be read, and which code the client gets.
+fn unreadable(shard: &Rc<Shard>, partition: PartitionId, log: &Log, why: &str) -> ErrorCode {
+    if log.is_closed() {
+        return ErrorCode::NotLeaderOrFollower;
+    }
+    let name = shard.hosted(partition).map(|hosted| hosted.topic_name.clone());
+    rt::say!("corelog: {}-{} could not be read: {why}", name.unwrap_or_default(), partition.index);
+    ErrorCode::KafkaStorageError
 }
 
 async fn epoch_end(shard: &Rc<Shard>, ask: EpochEndAsk) -> EpochEndFound {

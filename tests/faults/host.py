@@ -25,6 +25,7 @@ from broker import Broker, NotReady  # noqa: E402
 from wire import API_VERSIONS, DELETE_TOPICS, Closed, Connection, array, batch, i16, i32, string  # noqa: E402
 
 STORAGE_ERROR = 56
+POLICY_VIOLATION = 44
 RECORD_BYTES = 200_000
 DISK_BYTES, BALLAST_BYTES = 64 << 20, 24 << 20
 CONNECTIONS_MAX = 20
@@ -132,7 +133,8 @@ def install_filter(which):
 def port_taken(w):
     with w.broker("first") as first:
         said = refused(w.broker("second", listen=first.address))
-        check_said(said, [f"cannot listen on {first.address}", "--listen"])
+        check_said(said, [f"cannot listen on {first.address}", "Another process is using it", "--listen"])
+        check((w.folder / "second-data").exists(), False, "a data folder left behind")
         serves(first)
 
 
@@ -142,6 +144,22 @@ def folder_held(w):
         said = refused(w.broker("held", keep=True))
         check_said(said, [str(first.data)])
         serves(first)
+
+
+@case("an address that this host does not have is refused without blaming another process, and leaves nothing behind")
+def no_such_address(w):
+    said = refused(w.broker("elsewhere", listen="192.0.2.1:0"))
+    check_said(said, ["cannot listen on 192.0.2.1:0", "This host has no such address"])
+    check((w.folder / "elsewhere-data").exists(), False, "a data folder left behind")
+
+
+@case("a folder that something else lives in is refused and left as it is")
+def foreign_folder(w):
+    folder = w.folder / "foreign-data"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    check_said(refused(w.broker("foreign", keep=True)), [str(folder), "is not a data folder", "thesis.txt"])
+    check(os.listdir(folder), ["thesis.txt"], "what is in it")
 
 
 @case("without io_uring the broker falls back to posix, says why, and serves; told to use it alone, it refuses")
@@ -181,6 +199,9 @@ def too_many_connections(w):
 @case("few open files: connections wait, and are served when others have gone")
 def few_open_files(w):
     with Broker(wrapped(w, "few-files", f"ulimit -n 120 && exec {w.program}"), w.folder / "few-files-data") as broker:
+        check_said(broker.log.read_text(), ["open files: limit 120", "ulimit -n"])
+        with Connection(broker.address) as c:
+            check(c.create_topic("too-many", 100), POLICY_VIOLATION, "more partitions than files can be opened")
         with contextlib.ExitStack() as held:
             for _ in range(150):
                 held.enter_context(Connection(broker.address))
@@ -214,6 +235,8 @@ def full_disk(w):
             ballast.unlink()
             check(c.produce("kept", batch([b"x" * RECORD_BYTES])), (0, acknowledged), "with space again")
             check(broker.stop(), 0, "status at the end")
+            check(broker.log.read_text().count(f"no space is left in {disk / 'data'}"), 1, "how often the full disk was told")
+            check_said(broker.log.read_text(), ["SIGTERM received, stopping", "stopped cleanly in"])
         with Broker(w.program, disk / "data", keep=True, more=["--set", "cores.count=1"]) as broker, Connection(broker.address) as c:
             check(c.fetch("kept", acknowledged)[:2], (0, acknowledged + 1), "after a restart")
 

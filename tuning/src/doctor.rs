@@ -114,7 +114,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         kernel(&facts.machine, facts.has_fallback_driver),
         uring(&facts.uring, facts.has_fallback_driver),
         memlock(&facts.host, &facts.machine, shards),
-        open_files(&facts.host, facts.connections_max),
+        open_files(&facts.host.open_files, facts.connections_max),
         cores(&facts.plan),
     ];
     let pins = facts.plan.as_ref().map(Plan::pins).unwrap_or_default();
@@ -205,11 +205,12 @@ fn memlock(host: &Host, machine: &Machine, shards: usize) -> Finding {
     Finding::warning(TOPIC, found, meaning, &["ulimit -l unlimited    (systemd: LimitMEMLOCK=infinity)"])
 }
 
-fn open_files(host: &Host, connections_max: u64) -> Finding {
+/// Whether the limit of open files is enough for so many connections and for logs; the start looks at it too.
+pub fn open_files(open_files: &Limit, connections_max: u64) -> Finding {
     const TOPIC: &str = "open files";
     let needed = connections_max.saturating_add(FILES_BESIDE_CONNECTIONS);
-    let found = format!("limit {}", limit(&host.open_files, |count| count.to_string()));
-    if host.open_files.hard.is_none_or(|hard| hard >= needed) {
+    let found = format!("limit {}", limit(open_files, |count| count.to_string()));
+    if open_files.hard.is_none_or(|hard| hard >= needed) {
         // The broker raises its own soft limit to the hard one when it starts.
         return Finding::ok(TOPIC, found);
     }

@@ -144,7 +144,7 @@ async fn reserve(shared: &Rc<Shared>, admitted: &Admitted, now_ms: i64) -> Resul
             Need::Roll => roll(shared, now_ms).await?,
             Need::Space { file, from, need_end } => {
                 grow(shared, &file, from, need_end).await.map_err(|error| {
-                    AppendError::Storage(format!("no space for the log {}: {error}", shared.dir.display()))
+                    unmade(format!("no space for the log {}: {error}", shared.dir.display()), &error)
                 })?;
             }
             Need::Memory(bytes) => {
@@ -241,9 +241,17 @@ async fn grow(shared: &Shared, file: &File, from: u64, need_end: u64) -> std::io
     Ok(())
 }
 
+fn unmade(what: String, error: &std::io::Error) -> AppendError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => AppendError::NoSpace(what),
+        _ => AppendError::Storage(what),
+    }
+}
+
 /// Starts the next segment. Its directory is synced before anything can be acknowledged from it (A5).
 pub(super) async fn roll(shared: &Rc<Shared>, now_ms: i64) -> Result<(), AppendError> {
-    let failed = |error: std::io::Error| AppendError::Storage(format!("cannot roll the log: {error}"));
+    let dir = shared.dir.display();
+    let failed = |error: std::io::Error| unmade(format!("cannot roll the log {dir}: {error}"), &error);
     let base = shared.state.borrow().end;
     let file = create_segment(shared, base).await.map_err(failed)?;
     let sealed = {

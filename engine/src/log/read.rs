@@ -6,6 +6,7 @@ use super::scan::{Scan, Step, Window};
 use super::{Shared, State};
 use crate::batch::{Batch, TimestampType, walk};
 use crate::ids::{LeaderEpoch, Offset};
+use crate::names;
 use crate::segment::Index;
 use rt::{Reservation, Slice};
 use std::rc::Rc;
@@ -55,13 +56,17 @@ pub(super) async fn read(
             return Ok(ReadOut { next: from, ..ReadOut::default() });
         };
         let out = cold::read(shared, &source, pos, wanted).await;
-        let path = || shared.dir.join(crate::names::segment(source.base));
-        let out = out.map_err(|why| ReadError::Storage(format!("{}: {why}", path().display())))?;
+        let out = out.map_err(|why| of_segment(shared, source.base, &why))?;
         if let Some(out) = out {
             return Ok(out);
         }
         after = Some(source.base);
     }
+}
+
+/// What went wrong with which file.
+fn of_segment(shared: &Shared, base: Offset, why: &str) -> ReadError {
+    ReadError::Storage(format!("{}: {why}", shared.dir.join(names::segment(base)).display()))
 }
 
 fn check(state: &State, from: Offset) -> Result<(), ReadError> {
@@ -163,7 +168,7 @@ async fn find_by_time(
             state.segment(base).map(|segment| scan_of(shared, segment, segment.floor_by_time(timestamp)))
         };
         let Some(mut scan) = scan else { continue };
-        let failed = |why: String| ReadError::Storage(format!("{}: {why}", shared.dir.display()));
+        let failed = |why: String| of_segment(shared, base, &why);
         loop {
             let bytes = match scan.next().await.map_err(|error| failed(error.to_string()))? {
                 Step::Batch { bytes, .. } => bytes,

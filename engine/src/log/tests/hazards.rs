@@ -205,7 +205,7 @@ fn hazard_a14_a_full_disk_assigns_nothing_and_heals_without_a_restart() {
                 break error;
             }
         };
-        assert!(matches!(full, AppendError::Storage(_)), "{full:?}");
+        assert!(matches!(full, AppendError::NoSpace(_)), "{full:?}");
         assert!(!log.is_poisoned());
         disk.set_free_bytes(1 << 30);
         let appended = log.append(produced(&value), AppendKind::Client).await.expect("appends again");

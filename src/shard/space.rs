@@ -1,0 +1,43 @@
+//! Tells the operator when the disk is full, and when it is not any more: one line each, however many requests on
+//! however many cores met it, and not more often than is looked.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::Class;
+
+use crate::config::units::format_bytes;
+use crate::shard::Shard;
+
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// So much more must be free than when there was too little: less may come and go by itself.
+const FREED_BYTES: u64 = 1 << 20;
+
+/// An append found no space.
+pub fn ran_out(shard: &Rc<Shard>) {
+    if !shard.store.folder().set_full(true) {
+        return;
+    }
+    rt::say!(
+        "corelog: no space is left in {}: records that need more are refused with KAFKA_STORAGE_ERROR and producers try \
+         again; what is stored is served. Free some space, delete a topic or lower its retention; no restart is needed",
+        shard.settings.data.display()
+    );
+    let shard = shard.clone();
+    shard.core.clone().spawn(Class::Background, watch(shard)).detach();
+}
+
+async fn watch(shard: Rc<Shard>) {
+    let dir = shard.settings.data.clone();
+    // A file system that cannot be asked counts as full, and is asked again.
+    let when_full = shard.core.free_bytes(dir.clone()).await.unwrap_or(0);
+    loop {
+        shard.core.sleep(LOOK_EVERY).await;
+        let free = shard.core.free_bytes(dir.clone()).await.unwrap_or(0);
+        if free >= when_full.saturating_add(FREED_BYTES) {
+            shard.store.folder().set_full(false);
+            rt::say!("corelog: there is space in {} again: {} are free", dir.display(), format_bytes(free));
+            return;
+        }
+    }
+}
