@@ -102,6 +102,8 @@ pub struct Shard {
     pub producer_ids: RefCell<ProducerIds>,
     pub metrics: Metrics,
     pub(crate) losses: RefCell<Losses>,
+    /// Topics that are being created because clients asked for them.
+    pub(crate) creating: RefCell<std::collections::BTreeSet<String>>,
     pub(crate) groups: Groups,
     /// Fetches that wait for data.
     pub(crate) fetches_waiting: Semaphore,
@@ -138,6 +140,7 @@ impl Shard {
             producer_ids: RefCell::default(),
             metrics: Metrics::default(),
             losses: RefCell::default(),
+            creating: RefCell::default(),
             groups: Groups::default(),
             fetches_waiting,
             store,

@@ -296,6 +296,11 @@ impl Log {
         self.shared.id
     }
 
+    /// The folder of its files.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.shared.dir
+    }
+
     pub fn log_start_offset(&self) -> Offset {
         self.shared.state.borrow().log_start
     }

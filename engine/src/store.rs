@@ -32,6 +32,8 @@ pub const UNCHECKPOINTED_BYTES_MAX: u64 = 128 << 20;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A core that appended something and then nothing for so long writes a checkpoint too.
 const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long the next checkpoint waits after one that failed.
+const AFTER_FAILED_CHECKPOINT: Duration = Duration::from_secs(30);
 /// Logs that are opened at the same time.
 const OPENING_MAX: usize = 32;
 
@@ -223,6 +225,7 @@ impl Store {
     pub async fn maintain(&self, retention_every: Duration) {
         let mut since_retention = Duration::ZERO;
         let (mut idle, mut bytes_before) = (Duration::ZERO, 0);
+        let mut troubles = Troubles::default();
         loop {
             self.shared.core.sleep(CHECK_EVERY).await;
             if self.shared.closed.get() {
@@ -234,15 +237,20 @@ impl Store {
             let uncheckpointed = bytes.saturating_sub(self.shared.checkpointed_bytes.get());
             let is_idle = uncheckpointed > 0 && idle >= IDLE_BEFORE_CHECKPOINT;
             if uncheckpointed >= UNCHECKPOINTED_BYTES_MAX || is_idle {
-                // A failed checkpoint costs time at the next start; the next one is tried in a second.
-                let _ = self.checkpoint().await;
+                // A failed checkpoint costs time at the next start, nothing else.
+                let written = self.checkpoint().await;
+                troubles.note("checkpoint of a core".to_owned(), written.as_ref().err());
+                if written.is_err() {
+                    self.shared.core.sleep(AFTER_FAILED_CHECKPOINT).await;
+                }
             }
             since_retention += CHECK_EVERY;
             if since_retention >= retention_every {
                 since_retention = Duration::ZERO;
                 for log in self.all() {
                     // A log that cannot move its start keeps its data.
-                    let _ = log.apply_retention().await;
+                    let kept = log.apply_retention().await;
+                    troubles.note(format!("retention in {}", log.dir().display()), kept.as_ref().err());
                     log.expire_producers();
                 }
             }
@@ -334,6 +342,21 @@ impl Store {
             shared.sequence.set(sequence);
         }
         written
+    }
+}
+
+/// What goes on failing is said once, and once more when it is over.
+#[derive(Default)]
+struct Troubles(BTreeSet<String>);
+
+impl Troubles {
+    fn note(&mut self, what: String, error: Option<&impl std::fmt::Debug>) {
+        match error {
+            Some(error) if self.0.insert(what.clone()) => rt::say!("corelog: {what} failed: {error:?}"),
+            Some(_) => {}
+            None if self.0.remove(&what) => rt::say!("corelog: {what} works again"),
+            None => {}
+        }
     }
 }
 

@@ -86,6 +86,8 @@ struct Books {
 
 struct Shared {
     budget: usize,
+    /// What each reservation could ever get in one buffer.
+    largest: [usize; RESERVATIONS],
     books: Mutex<Books>,
 }
 
@@ -100,8 +102,10 @@ impl Arena {
         for r in Reservation::ALL {
             accounts[r as usize].held_back = budget / 100 * r.held_back_percent();
         }
+        let held_back: usize = accounts.iter().map(|account| account.held_back).sum();
+        let largest = std::array::from_fn(|r| (budget - (held_back - accounts[r].held_back)) / PAGE * PAGE);
         let books = Books { accounts, used: 0, cached: 0, free: Vec::new(), ticket_next: 0 };
-        Arena(Arc::new(Shared { budget, books: Mutex::new(books) }))
+        Arena(Arc::new(Shared { budget, largest, books: Mutex::new(books) }))
     }
 
     /// A buffer of at least `bytes`, or nothing when the budget, or somebody who waits already, is in the way.
@@ -123,10 +127,7 @@ impl Arena {
 
     /// The largest buffer this reservation could ever get.
     pub fn largest(&self, r: Reservation) -> usize {
-        let books = self.0.lock();
-        let others: usize =
-            Reservation::ALL.iter().filter(|o| **o != r).map(|o| books.accounts[*o as usize].held_back).sum();
-        (self.0.budget - others) / PAGE * PAGE
+        self.0.largest[r as usize]
     }
 
     pub fn used(&self) -> usize {

@@ -154,15 +154,26 @@ fn missing(shard: &Rc<Shard>, names: &BTreeSet<&str>) -> Vec<String> {
 
 /// As in Kafka, this answer still says that the topic is unknown; the client asks again and finds it.
 fn create_in_background(shard: &Rc<Shard>, names: Vec<String>) {
-    let (offsets, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name == OFFSETS_TOPIC);
-    let topics = names.into_iter().map(NewTopic::with_defaults).collect();
+    // However many clients ask for it, it is created once.
+    let names: Vec<String> =
+        names.into_iter().filter(|name| shard.creating.borrow_mut().insert(name.clone())).collect();
+    if names.is_empty() {
+        return;
+    }
     let shard = shard.clone();
     shard.core.clone().spawn(rt::Class::Control, async move {
+        let (offsets, others): (Vec<_>, Vec<_>) =
+            names.iter().cloned().partition(|name| name == OFFSETS_TOPIC);
         if !offsets.is_empty() {
             groups::create_topic(&shard).await;
         }
+        let topics = others.into_iter().map(NewTopic::with_defaults).collect();
         let request = ControllerRequest::CreateTopics { topics, validate_only: false };
         // Failures are the next request's to see: the topic is still not there.
         drop(shard.ask_controller(request).await);
+        let mut creating = shard.creating.borrow_mut();
+        names.iter().for_each(|name| {
+            creating.remove(name);
+        });
     });
 }

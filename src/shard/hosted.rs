@@ -211,6 +211,13 @@ async fn open(
     }
     match opened {
         Ok(log) => {
+            // The topic's configs may have changed while it was opening.
+            let config = shard
+                .metadata
+                .borrow()
+                .topic_by_id(hosted.id.topic)
+                .map(|topic| shard.settings.log_config(topic));
+            config.into_iter().for_each(|config| log.set_config(config));
             hosted.settle(State::Open(log.clone()));
             groups::opened(&shard, &hosted, &log);
             pump(shard, hosted, log).await;
