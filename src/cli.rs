@@ -12,7 +12,9 @@ use crate::config::{Config, Problems, Setting};
 
 mod config;
 mod doctor;
+mod group;
 mod log;
+mod remote;
 mod start;
 mod topic;
 
@@ -20,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   corelog start                               one broker on this machine, with safe defaults
   corelog topic create orders --partitions 12 a topic on it
+  corelog group describe billing              its members, offsets and lag
   corelog log dump --data ./data              what a stopped broker's folder holds, and where it is damaged
   corelog doctor                              what this machine lacks, and the command that mends it
   corelog config example > corelog.toml       every key with its default, commented
@@ -42,6 +45,8 @@ enum Command {
     Start(start::Command),
     /// Create, list, describe and delete topics
     Topic(topic::Command),
+    /// List, describe, reset and delete consumer groups
+    Group(group::Command),
     /// Look into a stopped broker's data folder, and mend what is damaged there
     Log(log::Command),
     /// Look at this machine: what it lacks for the broker, what that means, and the command that mends it
@@ -83,6 +88,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Config(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Group(command) => command.run(),
         Command::Log(command) => command.run(),
         Command::Start(command) => command.run(),
         Command::Topic(command) => command.run(),

@@ -1,44 +1,26 @@
 //! `corelog topic`: creates, lists, describes and deletes topics of any Kafka-compatible broker.
 
-use std::future::Future;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use net::client::{Client, Options};
+use net::client::Client;
 use net::error_code::ErrorCode;
 use net::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use net::messages::delete_topics::DeleteTopicsRequest;
 use net::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponseTopic};
 use serde_json::{Value, json};
 
-use super::{fail, print};
-use crate::config::Address;
-use crate::shard::join::before;
+use super::remote::{Answer, Common, ask, check};
 
 /// How long the broker may take for a change, as it is told.
 const CHANGE_TIMEOUT_MS: i32 = 25_000;
-/// How long an answer is waited for in all; more than a change may take, so that the broker's own word on it arrives.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// DeleteTopics names topics in one list up to this version.
 const DELETE_BY_NAME_MAX: i16 = 5;
-const TOOL_MEMORY_BYTES: usize = 64 << 20;
 
 #[derive(Args, Debug)]
 pub struct Command {
     #[command(subcommand)]
     action: Action,
-}
-
-#[derive(Args, Clone, Debug)]
-struct Common {
-    /// A broker to ask
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
-    bootstrap: String,
-    /// Print JSON; what went wrong too, as {"error": "..."}
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -78,67 +60,22 @@ enum Action {
     },
 }
 
-type Answer = Result<(Value, String), String>;
-
 impl Command {
     pub fn run(self) -> ExitCode {
         let (common, answer) = match self.action {
             Action::Create { name, common, partitions, config } => {
-                (common.clone(), ask(&common, move |client| create(client, name, partitions, config)))
+                (common.clone(), ask(&common, move |_, client| create(client, name, partitions, config)))
             }
-            Action::List { common } => (common.clone(), ask(&common, list)),
+            Action::List { common } => (common.clone(), ask(&common, |_, client| list(client))),
             Action::Describe { name, common } => {
-                (common.clone(), ask(&common, move |client| describe(client, name)))
+                (common.clone(), ask(&common, move |_, client| describe(client, name)))
             }
             Action::Delete { names, common } => {
-                (common.clone(), ask(&common, move |client| delete(client, names)))
+                (common.clone(), ask(&common, move |_, client| delete(client, names)))
             }
         };
-        match answer {
-            Ok((json, _)) if common.json => print(&format!("{json}\n")),
-            Ok((_, text)) => print(&text),
-            Err(why) if common.json => {
-                print(&format!("{}\n", json!({ "error": why })));
-                ExitCode::FAILURE
-            }
-            Err(why) => fail(why),
-        }
+        common.tell(answer)
     }
-}
-
-fn ask<F, Fut>(common: &Common, action: F) -> Answer
-where
-    F: FnOnce(Client) -> Fut + 'static,
-    Fut: Future<Output = Answer> + 'static,
-{
-    let address = resolve(&common.bootstrap)?;
-    let bootstrap = common.bootstrap.clone();
-    let config = rt::Config { memory_bytes: TOOL_MEMORY_BYTES, ..rt::Config::default() };
-    let ran = rt::block_on_one(config, move |core| async move {
-        let asked = async {
-            let client = Client::connect(&core, address, Options::default()).await;
-            let client = client.map_err(|error| {
-                format!("no Kafka broker answers at {bootstrap}: {error}. Is it running? Name another with --bootstrap HOST:PORT")
-            })?;
-            action(client).await
-        };
-        before(asked, core.sleep(ANSWER_WAIT)).await.unwrap_or_else(|| {
-            Err(format!(
-                "the broker at {bootstrap} did not answer within {} s; what was asked for may still be done",
-                ANSWER_WAIT.as_secs()
-            ))
-        })
-    });
-    ran.map_err(|error| error.to_string())?
-}
-
-fn resolve(bootstrap: &str) -> Result<SocketAddr, String> {
-    if Address::parse(bootstrap).is_none() {
-        return Err(format!("--bootstrap {bootstrap}: HOST:PORT is expected, such as 127.0.0.1:9092"));
-    }
-    let mut addresses =
-        bootstrap.to_socket_addrs().map_err(|error| format!("--bootstrap {bootstrap}: {error}"))?;
-    addresses.next().ok_or_else(|| format!("--bootstrap {bootstrap}: the name has no address"))
 }
 
 async fn create(client: Client, name: String, partitions: i32, config: Vec<String>) -> Answer {
@@ -253,14 +190,4 @@ async fn delete(client: Client, names: Vec<String>) -> Answer {
         failed.push(format!("deleted: {}", deleted.join(", ")));
     }
     Err(failed.join("\n"))
-}
-
-fn check(name: &str, code: i16, message: Option<&str>) -> Result<(), String> {
-    match ErrorCode::from_i16(code) {
-        Some(ErrorCode::None) => Ok(()),
-        Some(known) => {
-            Err(format!("{name}: {}{}", known.name(), message.map(|m| format!(": {m}")).unwrap_or_default()))
-        }
-        None => Err(format!("{name}: error {code}, which this corelog does not know")),
-    }
 }

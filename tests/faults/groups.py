@@ -8,6 +8,8 @@ last one that was acknowledged, however the process ended. The closing line is `
 """
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
 import threading
@@ -130,6 +132,22 @@ class Member:
             pass
 
 
+def command_line(program, address, members):
+    def group(*words):
+        done = subprocess.run([program, "group", *words, "--bootstrap", address, "--json"], capture_output=True, text=True, timeout=LOAD_SECONDS_MAX, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    expect(group("list"), (0, [{"name": name, "state": "Stable", "type": "classic"} for name in sorted(member.group for member in members)]), "group list")
+    for member in members:
+        status, described = group("describe", member.group)
+        expect((status, [one["id"] for one in described["members"]]), (0, [member.id]), "its members")
+        expect([(one["partition"], one["committed"]) for one in described["partitions"]], [(0, member.acknowledged)], "its offsets")
+        status, refused = group("reset-offsets", member.group, "--topic", TOPIC, "--to-earliest")
+        expect((status, "UNKNOWN_MEMBER_ID" in refused["error"]), (1, True), "a reset under a member")
+        status, dry = group("reset-offsets", member.group, "--all-topics", "--to-latest", "--dry-run")
+        expect((status, [(one["before"], one["after"]) for one in dry["offsets"]]), (0, [(member.acknowledged, 0)]), "what would be reset")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True)
@@ -177,9 +195,11 @@ def main():
             with Connection(broker.address) as c:
                 for member in members:
                     member.check(c)
-            broker.stop()
-            passed += 1
             print("ok   everything is there after a clean stop")
+            command_line(args.program, broker.address, members)
+            broker.stop()
+            passed += 2
+            print("ok   corelog group says the same, and resets nothing under a member")
     print("".join(failures), end="")
     print(f"{passed} passed, {1 if failures else 0} failed, 0 skipped")
     return 1 if failures else 0

@@ -1,0 +1,234 @@
+//! `corelog group reset-offsets`: where a group is to go on, computed from the partitions as they are now.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use net::client::Client;
+use net::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use net::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use net::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use rt::Core;
+use serde_json::{Value, json};
+
+use super::describe::committed;
+use super::{check, coordinator, hint};
+use crate::cli::remote::Answer;
+
+pub(super) const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+/// Offsets are committed by topic name up to this version.
+const COMMIT_BY_NAME_MAX: i16 = 9;
+
+#[derive(Args, Clone, Debug)]
+pub struct Reset {
+    /// A topic whose offsets are set; may be repeated
+    #[arg(long, value_name = "NAME", required_unless_present = "all_topics")]
+    topic: Vec<String>,
+    /// Every topic that the group has committed for
+    #[arg(long)]
+    all_topics: bool,
+    #[command(flatten)]
+    to: To,
+    /// Say what would be set, and set nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+struct To {
+    /// The first record that is there
+    #[arg(long)]
+    to_earliest: bool,
+    /// Behind the last record
+    #[arg(long)]
+    to_latest: bool,
+    /// This offset, or the nearest one that is there
+    #[arg(long, value_name = "OFFSET")]
+    to_offset: Option<i64>,
+    /// The first record that is not older, in milliseconds since 1970
+    #[arg(long, value_name = "MS")]
+    to_time: Option<i64>,
+    /// So many records further, or back where it is negative, from what is committed
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    shift_by: Option<i64>,
+}
+
+type Offsets = BTreeMap<(String, i32), i64>;
+
+impl Reset {
+    pub async fn run(&self, core: &Core, client: &Client, name: &str) -> Answer {
+        let coordinator = coordinator(core, client, name).await?;
+        let before = committed(&coordinator, name).await?;
+        let mut topics = self.topic.clone();
+        if self.all_topics {
+            topics.extend(before.keys().map(|(topic, _)| topic.clone()));
+        }
+        topics.sort_unstable();
+        topics.dedup();
+        let partitions = partitions(client, &topics).await?;
+        let partitions: Vec<(&str, i32)> =
+            partitions.iter().map(|(topic, index)| (topic.as_str(), *index)).collect();
+        let earliest = offsets_at(client, &partitions, EARLIEST).await?;
+        let latest = offsets_at(client, &partitions, LATEST).await?;
+        let timed = match self.to.to_time {
+            Some(ms) => offsets_at(client, &partitions, ms).await?,
+            None => Offsets::new(),
+        };
+        let mut after = Offsets::new();
+        for (topic, index) in partitions {
+            let key = (topic.to_owned(), index);
+            let (Some(start), Some(end)) = (earliest.get(&key), latest.get(&key)) else {
+                return Err(format!(
+                    "{topic}-{index} has no leader at this broker; name another with --bootstrap"
+                ));
+            };
+            let at = self.to.target(before.get(&key).copied(), *start, *end, timed.get(&key).copied());
+            if let Some(at) = at {
+                after.insert(key, at);
+            }
+        }
+        if !self.dry_run {
+            commit(&coordinator, name, &after).await?;
+        }
+        let mut text = format!("{:<24} {:>9} {:>12} {:>12}\n", "TOPIC", "PARTITION", "BEFORE", "AFTER");
+        let mut rows: Vec<Value> = Vec::with_capacity(after.len());
+        for (key, at) in &after {
+            let was = before.get(key);
+            let shown = was.map_or("-".to_owned(), i64::to_string);
+            text.push_str(&format!("{:<24} {:>9} {shown:>12} {at:>12}\n", key.0, key.1));
+            rows.push(json!({ "topic": key.0, "partition": key.1, "before": was, "after": at }));
+        }
+        text.push_str(if self.dry_run { "nothing was set: --dry-run\n" } else { "set\n" });
+        Ok((json!({ "name": name, "dry_run": self.dry_run, "offsets": rows }), text))
+    }
+}
+
+impl To {
+    /// Where a partition with these records goes on; None where there is nothing to shift from.
+    fn target(&self, committed: Option<i64>, start: i64, end: i64, timed: Option<i64>) -> Option<i64> {
+        let wanted = if self.to_earliest {
+            start
+        } else if let Some(offset) = self.to_offset {
+            offset
+        } else if let Some(count) = self.shift_by {
+            committed?.saturating_add(count)
+        } else if self.to_time.is_some() {
+            // Nothing is as young: behind the last record.
+            timed.unwrap_or(end)
+        } else {
+            end
+        };
+        Some(wanted.clamp(start, end))
+    }
+}
+
+/// All partitions of these topics.
+async fn partitions(client: &Client, topics: &[String]) -> Result<Vec<(String, i32)>, String> {
+    let asked = topics
+        .iter()
+        .map(|name| MetadataRequestTopic { name: Some(name.as_str().into()), ..Default::default() });
+    let request = MetadataRequest {
+        topics: Some(asked.collect()),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    };
+    let reply = client.call(&request).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    for topic in &response.topics {
+        let name = topic.name.as_deref().unwrap_or_default();
+        check(name, topic.error_code, None)?;
+        found.extend(topic.partitions.iter().map(|one| (name.to_owned(), one.partition_index)));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The offset of a time, or of one of the two ends, for those partitions that this broker leads and that have one.
+pub(super) async fn offsets_at(
+    client: &Client,
+    partitions: &[(&str, i32)],
+    timestamp: i64,
+) -> Result<Offsets, String> {
+    let mut topics: Vec<ListOffsetsTopic<'_>> = Vec::new();
+    for (topic, index) in partitions {
+        let partition = ListOffsetsPartition { partition_index: *index, current_leader_epoch: -1, timestamp };
+        match topics.last_mut().filter(|last| last.name == *topic) {
+            Some(last) => last.partitions.push(partition),
+            None => topics.push(ListOffsetsTopic { name: (*topic).into(), partitions: vec![partition] }),
+        }
+    }
+    let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let reply = client.call(&request).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    let mut found = Offsets::new();
+    for topic in &response.topics {
+        for one in topic.partitions.iter().filter(|one| one.error_code == 0 && one.offset >= 0) {
+            found.insert((topic.name.to_string(), one.partition_index), one.offset);
+        }
+    }
+    Ok(found)
+}
+
+/// Commits as nobody: the broker refuses it while the group has members.
+async fn commit(coordinator: &Client, name: &str, offsets: &Offsets) -> Result<(), String> {
+    let mut topics: Vec<OffsetCommitRequestTopic<'_>> = Vec::new();
+    for ((topic, index), offset) in offsets {
+        let partition = OffsetCommitRequestPartition {
+            partition_index: *index,
+            committed_offset: *offset,
+            committed_leader_epoch: -1,
+            committed_metadata: Some("".into()),
+        };
+        match topics.last_mut().filter(|last| last.name == *topic) {
+            Some(last) => last.partitions.push(partition),
+            None => topics.push(OffsetCommitRequestTopic {
+                name: topic.as_str().into(),
+                partitions: vec![partition],
+                ..Default::default()
+            }),
+        }
+    }
+    let request = OffsetCommitRequest {
+        group_id: name.into(),
+        generation_id_or_member_epoch: -1,
+        topics,
+        ..Default::default()
+    };
+    let reply =
+        coordinator.call_up_to(&request, COMMIT_BY_NAME_MAX).await.map_err(|error| error.to_string())?;
+    let response = reply.decode().map_err(|error| error.to_string())?;
+    for topic in &response.topics {
+        for one in &topic.partitions {
+            let place = format!("{}-{}", topic.name, one.partition_index);
+            check(&place, one.error_code, hint(one.error_code))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_stay_within_what_is_there() {
+        let to = To { to_earliest: false, to_latest: false, to_offset: None, to_time: None, shift_by: None };
+        let check = |to: To, committed: Option<i64>, timed: Option<i64>, expect: Option<i64>| {
+            assert_eq!(to.target(committed, 10, 20, timed), expect, "{to:?} from {committed:?}");
+        };
+        check(To { to_earliest: true, ..to.clone() }, None, None, Some(10));
+        check(To { to_latest: true, ..to.clone() }, Some(12), None, Some(20));
+        check(To { to_offset: Some(15), ..to.clone() }, None, None, Some(15));
+        check(To { to_offset: Some(3), ..to.clone() }, None, None, Some(10));
+        check(To { to_offset: Some(99), ..to.clone() }, None, None, Some(20));
+        check(To { shift_by: Some(-4), ..to.clone() }, Some(18), None, Some(14));
+        check(To { shift_by: Some(-40), ..to.clone() }, Some(18), None, Some(10));
+        check(To { shift_by: Some(4), ..to.clone() }, None, None, None);
+        check(To { to_time: Some(5), ..to.clone() }, None, Some(17), Some(17));
+        check(To { to_time: Some(5), ..to }, None, None, Some(20));
+    }
+}
