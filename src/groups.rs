@@ -1,7 +1,7 @@
 //! Consumer groups: a host for the coordinator of each partition of `__consumer_offsets` that this core owns.
 //!
-//! All decisions are `coord::group`'s. Here is what it leaves out: the partition's log ([`load`], [`write`]), clocks and
-//! calls ([`host`]), which topics and partitions there are ([`topics`]), and the topic itself ([`create_topic`]).
+//! All decisions are `coord::group`'s. Here is what it leaves out: the partition's log (`load`, `write`), clocks and calls (`host`),
+//! which topics and partitions there are (`topics`), and the topic itself ([`create_topic`]).
 //! Handlers find the owner of a group's partition and ask it by mail; the request's frame travels, is decoded where the
 //! group lives, and what comes back is owned data.
 //!
