@@ -132,7 +132,7 @@ fn tell(config: &Config, in_force: &InForce, kernel: &str, ready: &Ready) {
         let Finding { topic, found, meaning, fix, .. } = files;
         facts.warnings.push(format!("{topic}: {found}. {meaning} {}", fix.join(" ")));
     }
-    facts.warnings.extend(some_of(ready.notes.iter().cloned(), "more was found damaged and mended"));
+    facts.warnings.extend(some_of(ready.notes.iter().cloned(), "more such notes"));
     let failed = ready.failed.iter().map(|why| format!("not served: {why}"));
     facts.warnings.extend(some_of(
         failed,

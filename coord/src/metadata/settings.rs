@@ -121,6 +121,7 @@ fn is_list(key: &config::TopicConfig) -> bool {
 /// The topic's word, then the broker's, then `fsync`. At each level `corelog.durability` beats Kafka's flush settings:
 /// `flush.messages=1` or `flush.ms=0` ask for every record to be flushed, anything larger for a bound. Kafka's own
 /// default, "never", is not a wish for less than we promise by default.
+/// `write` and one of the first two on the same topic are refused when they are set (`config::validate_together`).
 fn durability(values: &Values<'_>) -> Durability {
     let bounds = Durability::Write {
         flush_messages: values.long("flush.messages").unsigned_abs(),

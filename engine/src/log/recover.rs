@@ -419,19 +419,25 @@ impl Recovery<'_> {
     /// Uses the index file if it is there and valid; then the segment is not read.
     async fn load_sealed(&self, segment: &mut Segment, path: &Path, length: u64) -> Result<bool, OpenError> {
         let index_path = self.how.dir.join(names::index(segment.base));
-        let Ok(file) = self.core.open(index_path, Open::read()).await else { return Ok(false) };
+        let built_anew = |what: &str| {
+            let note = format!("the index {} {what}; it is built anew", index_path.display());
+            self.notes.borrow_mut().push(note);
+        };
+        let Ok(file) = self.core.open(index_path.clone(), Open::read()).await else {
+            built_anew("is missing");
+            return Ok(false);
+        };
         let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
         let bytes = usize::try_from(file.len().await.map_err(failed)?).unwrap_or(0);
         if bytes == 0 {
+            built_anew("is empty");
             return Ok(false);
         }
         let content = names::read_all(&file, bytes).await.map_err(failed)?;
         let index = match SealedIndex::decode(&content) {
             Ok(index) => index,
             Err(damage) => {
-                let index = self.how.dir.join(names::index(segment.base));
-                let note = format!("the index {} is damaged ({damage}); it is built anew", index.display());
-                self.notes.borrow_mut().push(note);
+                built_anew(&format!("is damaged ({damage})"));
                 return Ok(false);
             }
         };

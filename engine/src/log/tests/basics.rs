@@ -116,6 +116,10 @@ fn a_sealed_segment_is_read_again_where_its_index_is_missing_or_damaged() {
         let how = OpenLog { config, checkpoint: saved, ..open_log(dir.clone(), 4) };
         let log = Log::open(&core, how).await.expect("opens again");
         assert_eq!(read_all(&log, Offset(0)).await.len(), 30);
+        let notes: Vec<&str> = log.notes().iter().map(String::as_str).collect();
+        let [damaged, missing] = notes[..] else { panic!("two notes: {notes:?}") };
+        assert!(damaged.contains(&format!("{} is damaged", index.display())), "{damaged}");
+        assert!(missing.contains(&format!("{} is missing", second.display())), "{missing}");
         log.close().await.expect("closes");
     });
 }
