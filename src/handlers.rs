@@ -23,6 +23,7 @@ mod create_topics;
 mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
 mod describe_topic_partitions;
 mod fetch;
@@ -99,6 +100,7 @@ pub const SERVED: &[Served] = &[
     served(ApiKey::DeleteGroups, 0, 2),
     served(ApiKey::OffsetDelete, 0, 0),
     served(ApiKey::DescribeCluster, 0, 2),
+    served(ApiKey::DescribeConfigs, 1, 4),
     served(ApiKey::ConsumerGroupHeartbeat, 0, 1),
     served(ApiKey::ConsumerGroupDescribe, 0, 1),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
@@ -239,6 +241,7 @@ async fn route(
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(&request).await,
         ApiKey::CreatePartitions => create_partitions::handle(&request).await,
         ApiKey::DescribeCluster => describe_cluster::handle(&request),
+        ApiKey::DescribeConfigs => describe_configs::handle(&request),
         ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(&request),
         _ => Err(Unanswerable),
     }

@@ -227,6 +227,10 @@ fn topic_defaults(config: &Config) -> BTreeMap<String, String> {
     let topics = &config.topics;
     let mut defaults = BTreeMap::new();
     let mut set = |name: &str, value: String| drop(defaults.insert(name.to_owned(), value));
+    // What is as in Kafka was not chosen, and clients are told so.
+    let chosen = |name: &String, value: &mut String| {
+        coord::metadata::config::find(name).is_none_or(|key| key.default != value)
+    };
     set("retention.ms", topics.retention_ms.to_string());
     set("retention.bytes", topics.retention_bytes.to_string());
     set("segment.bytes", topics.segment_bytes.to_string());
@@ -248,6 +252,7 @@ fn topic_defaults(config: &Config) -> BTreeMap<String, String> {
             set("flush.ms", flush_ms.to_string());
         }
     }
+    defaults.retain(chosen);
     defaults
 }
 

@@ -4,7 +4,7 @@
 import time
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from suite import READ_DEADLINE_S, Record, Suite, expect, fresh, records, until
 
@@ -273,6 +273,25 @@ def topic_admin(c):
         if topic not in c.admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics:
             break
     expect(code(c.admin.delete_topics([topic])[topic]), KafkaError.UNKNOWN_TOPIC_OR_PART, "delete twice")
+
+
+@suite.case("configs described")
+def configs_described(c):
+    topic = c.create("configs", 1, {"retention.ms": "123456"})
+    described = c.admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
+    entries = list(described.values())[0].result(ADMIN_TIMEOUT_S)
+    expect((entries["retention.ms"].value, entries["retention.ms"].is_default), ("123456", False), "a config of the topic")
+    expect((entries["max.message.bytes"].value, entries["max.message.bytes"].is_default), ("1048588", True), "a default")
+    broker = next(iter(c.admin.list_topics(timeout=ADMIN_TIMEOUT_S).brokers))
+    described = c.admin.describe_configs([ConfigResource(ConfigResource.Type.BROKER, str(broker))])
+    entries = list(described.values())[0].result(ADMIN_TIMEOUT_S)
+    expect(entries["message.max.bytes"].value, "1048588", "a config of the broker")
+    missing = c.admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, fresh("missing"))])
+    try:
+        list(missing.values())[0].result(ADMIN_TIMEOUT_S)
+        raise AssertionError("configs of a topic that is not there")
+    except KafkaException as error:
+        expect(error.args[0].code(), KafkaError.UNKNOWN_TOPIC_OR_PART, "error code")
 
 
 def murmur2(data):
