@@ -3,14 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use coord::metadata::{Change, Topic};
 use engine::ids::{LeaderEpoch, PartitionId};
 use engine::log::{Failure, Log, LogConfig, OpenError};
 use engine::store::OpenPartition;
 use net::error_code::ErrorCode;
-use rt::Class;
 use rt::sync::Event;
+use rt::{Class, Instant};
 
 use crate::groups;
 use crate::shard::Shard;
@@ -18,6 +19,8 @@ use crate::shard::losses::{self, Loss};
 
 /// A log that panics again and again stays offline after so many recoveries, until the broker is restarted.
 const RECOVERIES_MAX: u32 = 5;
+/// How often at most it is said of one partition that it cannot be read.
+const UNREADABLE_EVERY: Duration = Duration::from_secs(10);
 
 /// One partition on its owner.
 pub struct Hosted {
@@ -28,6 +31,7 @@ pub struct Hosted {
     /// The log that panicked, while it waits for a new epoch to be opened in.
     retired: RefCell<Option<Log>>,
     recoveries: Cell<u32>,
+    unreadable_told: Cell<Option<Instant>>,
     watches: RefCell<BTreeMap<u64, Rc<Event>>>,
     watch_next: Cell<u64>,
 }
@@ -49,6 +53,7 @@ impl Hosted {
             settled: Event::new(),
             retired: RefCell::new(None),
             recoveries: Cell::new(0),
+            unreadable_told: Cell::new(None),
             watches: RefCell::default(),
             watch_next: Cell::new(0),
         })
@@ -92,6 +97,15 @@ impl Hosted {
         match &*self.state.borrow() {
             State::Failed(_, why) => Some(why.clone()),
             State::Opening | State::Open(_) | State::Deleted => None,
+        }
+    }
+
+    /// Tells the operator that it cannot be read: not each time that a consumer tries again.
+    pub fn tell_unreadable(&self, now: Instant, why: &str) {
+        let told = self.unreadable_told.get();
+        if told.is_none_or(|told| now - told >= UNREADABLE_EVERY) {
+            self.unreadable_told.set(Some(now));
+            rt::say!("corelog: {}-{} could not be read: {why}", self.topic_name, self.id.index);
         }
     }
 

@@ -311,8 +311,9 @@ fn unreadable(shard: &Rc<Shard>, partition: PartitionId, log: &Log, why: &str) -
     if log.is_closed() {
         return ErrorCode::NotLeaderOrFollower;
     }
-    let name = shard.hosted(partition).map(|hosted| hosted.topic_name.clone());
-    rt::say!("corelog: {}-{} could not be read: {why}", name.unwrap_or_default(), partition.index);
+    if let Some(hosted) = shard.hosted(partition) {
+        hosted.tell_unreadable(shard.core.now(), why);
+    }
     ErrorCode::KafkaStorageError
 }
 
