@@ -77,7 +77,7 @@ pub fn opened(shard: &Rc<Shard>, hosted: &Hosted, log: &Log) {
     }
     let host = Host::new(&shard.core, hosted, log, shard.settings.groups.clone(), image(shard));
     shard.groups.hosts.borrow_mut().insert(hosted.id, host.clone());
-    host.start();
+    host.start(shard);
 }
 
 /// Ends the host of a partition that is not served any more. It may have none.
@@ -181,7 +181,8 @@ pub fn homes(shard: &Shard) -> Vec<(PartitionId, CoreId)> {
     let metadata = shard.metadata.borrow();
     let Some(topic) = metadata.topic(OFFSETS_TOPIC) else { return Vec::new() };
     let ownership = shard.ownership.borrow();
-    topic.ids().filter_map(|(id, _)| Some((id, ownership.owner(id)?))).collect()
+    let led = topic.ids().filter(|(_, partition)| partition.leader == Some(shard.settings.node_id));
+    led.filter_map(|(id, _)| Some((id, ownership.owner(id)?))).collect()
 }
 
 /// Creates the topic unless it is there. Returns when every core has taken it up, so the first group of a cluster need

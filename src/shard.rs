@@ -30,7 +30,7 @@ pub mod losses;
 pub mod mail;
 mod owner;
 pub mod ownership;
-mod space;
+pub(crate) mod space;
 
 use hosted::Hosted;
 use losses::Losses;

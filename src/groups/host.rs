@@ -16,6 +16,7 @@ use rt::sync::{Event, oneshot};
 use rt::{Class, Core, Instant};
 
 use super::{load, write};
+use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::before;
 
@@ -71,15 +72,15 @@ impl Host {
     }
 
     /// Loads what the log holds, then serves. Calls that come meanwhile are told so.
-    pub fn start(self: &Rc<Self>) {
-        let host = self.clone();
+    pub fn start(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let (host, shard) = (self.clone(), shard.clone());
         let work = async move {
             if let Err(why) = load::load(&host).await {
                 rt::say!("corelog: the groups of {} are not served: {why}", host.name);
                 host.end();
                 return;
             }
-            host.core.spawn(Class::Produce, write::append(host.clone())).detach();
+            host.core.spawn(Class::Produce, write::append(shard, host.clone())).detach();
             host.core.spawn(Class::Produce, write::commit(host.clone())).detach();
             host.keep_time().await;
         };

@@ -20,7 +20,7 @@ use net::messages::offset_fetch::{
 };
 use net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
 use net::wire::{Decode, Encode, Reader, Writer};
-use rt::sim::{Fault, OpKind, SimDisk};
+use rt::sim::{CrashPlan, Fault, OpKind, Sim, SimConfig, SimDisk, Stopped};
 use rt::{Class, Core};
 
 use super::*;
@@ -271,6 +271,7 @@ fn when_the_log_fails_everybody_is_sent_away_and_a_restart_has_what_was_acknowle
         assert_eq!(heartbeat(&shard, &id, generation).await, NOT_COORDINATOR);
         let (partition, _) = locate(&shard, GROUP).expect("the topic is there");
         assert!(!shard.groups.hosts.borrow().contains_key(&partition), "nothing is hosted on a failed log");
+        assert_eq!(list(&shard).await, Ok(vec![]), "the groups of the other partitions are listed");
     });
     live(&disk, |core, _| async move {
         let shard = begin(&core, &[]).await;
@@ -278,6 +279,40 @@ fn when_the_log_fails_everybody_is_sent_away_and_a_restart_has_what_was_acknowle
         // What was answered with an error may have reached the disk.
         assert!(by_name == by_id && (5..=6).contains(&by_name), "{by_name}");
     });
+}
+
+/// With `write` as the default, and the power cut at any operation of a life: what is not synced then is lost.
+#[test]
+fn hazard_a12_no_acknowledged_offset_is_lost_or_goes_back_wherever_the_power_is_cut() {
+    const COMMITS: i64 = 6;
+    let disk = SimDisk::new();
+    // (acknowledged, sent)
+    let bounds = Rc::new(Cell::new((-1, -1)));
+    for cut in (1..60).step_by(3) {
+        let sim = Sim::with_disk(cut, SimConfig::default(), disk.clone());
+        sim.stop_at(Some(rt::Instant::from_nanos(600 * 1_000_000_000)));
+        let (seen, cutting) = (bounds.clone(), disk.clone());
+        let ran = sim.run(move |core| {
+            let (seen, cutting) = (seen.clone(), cutting.clone());
+            async move {
+                let shard = begin(&core, &["durability.default=write"]).await;
+                let (acknowledged, sent) = seen.get();
+                let (found, _) = committed(&shard).await;
+                assert!((acknowledged..=sent).contains(&found), "{found}, of {acknowledged} to {sent}");
+                seen.set((found, found));
+                cutting.crash_at_op(cutting.op_count() + cut);
+                for offset in found + 1..found + 1 + COMMITS {
+                    seen.set((seen.get().0, offset));
+                    assert_eq!(commit(&shard, ("", -1), offset, "").await[1], 0);
+                    seen.set((offset, offset));
+                }
+            }
+        });
+        assert!(matches!(ran, Ok(_) | Err(Stopped::Crashed)), "cut {cut}: {ran:?}");
+        drop(sim);
+        disk.crash(cut, CrashPlan::RANDOM);
+    }
+    assert!(bounds.get().0 > 20, "most lives committed something: {bounds:?}");
 }
 
 #[test]

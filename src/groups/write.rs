@@ -11,9 +11,10 @@ use net::error_code::ErrorCode;
 use rt::Slice;
 
 use super::host::Host;
+use crate::shard::{Shard, space};
 
 /// Appends what was decided, until the host ends.
-pub async fn append(host: Rc<Host>) {
+pub async fn append(shard: Rc<Shard>, host: Rc<Host>) {
     while !host.is_over() {
         let more = host.appends.listen();
         let next = host.to_append.borrow_mut().pop_front();
@@ -28,7 +29,12 @@ pub async fn append(host: Rc<Host>) {
                 host.commits.notify_all();
             }
             Err(error) => {
-                rt::say!("corelog: groups could not be recorded in {}: {error:?}", host.name);
+                match &error {
+                    AppendError::NoSpace(_) => space::ran_out(&shard),
+                    // A log that failed, or closes, is told of by those who see to that.
+                    AppendError::Storage(_) => {}
+                    other => rt::say!("corelog: groups could not be recorded in {}: {other:?}", host.name),
+                }
                 host.failed(append.seq, code_of(&error));
             }
         }
