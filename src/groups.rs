@@ -198,5 +198,11 @@ pub async fn create_topic(shard: &Rc<Shard>) {
     }
 }
 
+/// Calls of this core's hosts that wait for an answer.
+#[cfg(test)]
+pub(crate) fn waiting(shard: &Shard) -> usize {
+    shard.groups.hosts.borrow().values().map(|host| host.waiting()).sum()
+}
+
 #[cfg(test)]
 mod tests;

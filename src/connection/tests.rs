@@ -11,6 +11,9 @@ use crate::shard::tests::{batch, live, settings, start_with, topic_id, try_creat
 
 const PRODUCE: i16 = 0;
 const FETCH: i16 = 1;
+const FIND_COORDINATOR: i16 = 10;
+const JOIN_GROUP: i16 = 11;
+const HEARTBEAT: i16 = 12;
 const API_VERSIONS: i16 = 18;
 const TOPIC: &str = "orders";
 
@@ -251,6 +254,41 @@ fn a_long_poll_ends_with_its_connection() {
         clients.clear();
         core.sleep(Duration::from_secs(1)).await;
         assert_eq!(shard.fetches_waiting.available(), free);
+    });
+}
+
+#[test]
+fn a_parked_join_ends_with_its_connection_also_behind_another_answer() {
+    live(&SimDisk::new(), |core, _| async move {
+        let delay = "groups.group.initial.rebalance.delay.ms=30000";
+        let (shard, mut clients) = served(&core, &[delay, "groups.offsets.topic.num.partitions=2"], 2).await;
+        let group = [0, 1, b'g'];
+        loop {
+            clients[0].send(request(FIND_COORDINATOR, 0, 0, &group)).await;
+            clients[0].answer().await.expect("a coordinator");
+            clients[0].send(request(HEARTBEAT, 0, 1, &[&group[..], &[0; 4], &[0, 0]].concat())).await;
+            let (_, code) = clients[0].answer().await.expect("an answer");
+            if code != [0, 0] {
+                // An unknown member, where there is one that has loaded.
+                break;
+            }
+        }
+        // Version 2, timeouts of a minute, no member id, and one protocol without metadata.
+        let minute = 60_000_i32.to_be_bytes();
+        let join =
+            [&group[..], &minute, &minute, &[0, 0], &[0, 1, b'c'], &[0, 0, 0, 1], &[0, 1, b'r'], &[0; 4]];
+        for (client, correlation) in [(0, 5), (1, 5), (1, 6)] {
+            clients[client].send(request(JOIN_GROUP, 2, correlation, &join.concat())).await;
+        }
+        core.sleep(Duration::from_secs(1)).await;
+        assert_eq!(crate::groups::waiting(&shard), 3);
+        clients.pop();
+        core.sleep(Duration::from_secs(1)).await;
+        assert_eq!(crate::groups::waiting(&shard), 1, "those of the other connection wait no more");
+        // What they changed stands: when the phase is over there are three members.
+        let (id, answer) = clients[0].answer().await.expect("the phase ends");
+        assert_eq!((id, answer[..6].to_vec()), (5, [0; 6].to_vec()), "not throttled, no error");
+        assert_eq!(crate::groups::waiting(&shard), 0);
     });
 }
 
