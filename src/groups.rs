@@ -198,10 +198,24 @@ pub async fn create_topic(shard: &Rc<Shard>) {
     }
 }
 
-/// Calls of this core's hosts that wait for an answer.
-#[cfg(test)]
-pub(crate) fn waiting(shard: &Shard) -> usize {
-    shard.groups.hosts.borrow().values().map(|host| host.waiting()).sum()
+/// What a core's hosts hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub groups: u64,
+    pub offsets: u64,
+    /// Calls without an answer.
+    pub waiting: u64,
+}
+
+pub fn counts(shard: &Shard) -> Counts {
+    let mut counts = Counts::default();
+    for host in shard.groups.hosts.borrow().values() {
+        let of = host.counts();
+        counts.groups += of.groups;
+        counts.offsets += of.offsets;
+        counts.waiting += of.waiting;
+    }
+    counts
 }
 
 #[cfg(test)]

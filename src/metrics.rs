@@ -11,6 +11,7 @@ use engine::log::Counters;
 use net::api::ApiKey;
 use rt::{Instant, Reservation};
 
+use crate::groups;
 use crate::shard::Shard;
 
 pub mod durations;
@@ -167,6 +168,7 @@ pub struct CoreMetrics {
     pub logs: Counters,
     pub runtime: rt::Stats,
     pub partitions: Partitions,
+    pub groups: groups::Counts,
     pub connections_open: u64,
     /// By [`Reservation`], in the order of `Reservation::ALL`.
     pub memory_bytes: Vec<u64>,
@@ -185,6 +187,7 @@ impl CoreMetrics {
             logs: shard.store.counters(),
             runtime: shard.core.stats(),
             partitions: partitions(shard),
+            groups: groups::counts(shard),
             connections_open: number(shard.connections.count()),
             memory_bytes: Reservation::ALL.iter().map(|r| number(memory.used_by(*r))).collect(),
             memory_budget_bytes: number(memory.budget()),

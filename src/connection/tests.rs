@@ -281,14 +281,14 @@ fn a_parked_join_ends_with_its_connection_also_behind_another_answer() {
             clients[client].send(request(JOIN_GROUP, 2, correlation, &join.concat())).await;
         }
         core.sleep(Duration::from_secs(1)).await;
-        assert_eq!(crate::groups::waiting(&shard), 3);
+        assert_eq!(crate::groups::counts(&shard).waiting, 3);
         clients.pop();
         core.sleep(Duration::from_secs(1)).await;
-        assert_eq!(crate::groups::waiting(&shard), 1, "those of the other connection wait no more");
+        assert_eq!(crate::groups::counts(&shard).waiting, 1, "those of the other connection wait no more");
         // What they changed stands: when the phase is over there are three members.
         let (id, answer) = clients[0].answer().await.expect("the phase ends");
         assert_eq!((id, answer[..6].to_vec()), (5, [0; 6].to_vec()), "not throttled, no error");
-        assert_eq!(crate::groups::waiting(&shard), 0);
+        assert_eq!(crate::groups::counts(&shard).waiting, 0);
     });
 }
 

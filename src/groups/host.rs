@@ -15,7 +15,7 @@ use net::error_code::ErrorCode;
 use rt::sync::{Event, oneshot};
 use rt::{Class, Core, Instant};
 
-use super::{load, write};
+use super::{Counts, load, write};
 use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::before;
@@ -231,9 +231,14 @@ impl Host {
         &self.core
     }
 
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        self.calls.borrow().len()
+    pub fn counts(&self) -> Counts {
+        let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let coordinator = self.coordinator.borrow();
+        Counts {
+            groups: number(coordinator.group_count()),
+            offsets: number(coordinator.offset_count()),
+            waiting: number(self.calls.borrow().len()),
+        }
     }
 }
 

@@ -184,11 +184,6 @@ async fn heartbeat(shard: &Rc<Shard>, member: &str, generation_id: i32) -> i16 {
     told.read::<HeartbeatResponse>().error_code
 }
 
-fn host(shard: &Shard) -> Rc<Host> {
-    let (partition, _) = locate(shard, GROUP).expect("the topic is there");
-    shard.groups.hosts.borrow().get(&partition).cloned().expect("it is hosted")
-}
-
 const UNKNOWN: i16 = ErrorCode::UnknownTopicOrPartition as i16;
 const NOT_COORDINATOR: i16 = ErrorCode::NotCoordinator as i16;
 
@@ -254,7 +249,7 @@ fn a_commit_that_finds_the_disk_full_is_undone_and_the_next_one_counts() {
         }
         assert!(refused > 0, "the disk was full at least once");
         assert_eq!(heartbeat(&shard, &id, generation).await, 0);
-        assert_eq!(host(&shard).waiting(), 0);
+        assert_eq!(counts(&shard).waiting, 0);
     });
 }
 
@@ -330,11 +325,11 @@ fn a_caller_that_goes_away_leaves_nothing_behind() {
             seen.set(true);
         });
         core.sleep(Duration::from_millis(10)).await;
-        assert_eq!(host(&shard).waiting(), 1);
+        assert_eq!(counts(&shard).waiting, 1);
         assert_eq!(heartbeat(&shard, &id, generation).await, ErrorCode::RebalanceInProgress as i16);
         parked.abort();
         assert!(parked.await.is_err());
-        assert_eq!((host(&shard).waiting(), answered.get()), (0, false));
+        assert_eq!((counts(&shard).waiting, answered.get()), (0, false));
         // The group goes on: the phase ends when the first one has joined, with both.
         let told = ask(&shard, ApiKey::JoinGroup, 9, &join_request(&id)).await;
         let joined: JoinGroupResponse = told.read();

@@ -189,6 +189,15 @@ pub const FAMILIES: &[Family] = &[
             vec![("open", partitions.open), ("opening", partitions.opening), ("offline", partitions.offline)]
         }),
     },
+    gauge("corelog_groups", "Consumer groups coordinated here.", |core| core.groups.groups),
+    gauge("corelog_committed_offsets", "Offsets that those groups have committed.", |core| {
+        core.groups.offsets
+    }),
+    gauge(
+        "corelog_group_requests_waiting",
+        "Requests about groups that wait for the disk or for other members.",
+        |core| core.groups.waiting,
+    ),
     Family {
         name: "corelog_memory_used_bytes",
         kind: Kind::Gauge,
