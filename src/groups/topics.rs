@@ -185,3 +185,133 @@ impl Rest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use coord::metadata::{Change, Partition};
+    use engine::ids::LeaderEpoch;
+    use net::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+    use net::messages::offset_delete::{
+        OffsetDeleteRequestPartition, OffsetDeleteRequestTopic, OffsetDeleteResponse,
+    };
+    use net::messages::offset_fetch::{OffsetFetchRequestTopics, OffsetFetchResponseGroup};
+
+    use super::*;
+
+    const KNOWN: [u8; 16] = [1; 16];
+    const GONE: [u8; 16] = [9; 16];
+
+    /// Has the topic `a` with two partitions.
+    fn image() -> Image {
+        let partition = Partition {
+            replicas: Vec::new(),
+            isr: Vec::new(),
+            leader: None,
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: 0,
+        };
+        let topic = Topic {
+            id: TopicId(KNOWN),
+            name: "a".to_owned(),
+            configs: Default::default(),
+            partitions: vec![partition.clone(), partition],
+        };
+        let mut image = Image::default();
+        image.absorb(&Change::TopicCreated(Arc::new(topic)));
+        image
+    }
+
+    #[test]
+    fn offsets_of_topics_that_are_gone_are_told_among_those_that_were_asked_for() {
+        let topic = |topic_id, index| OffsetFetchRequestTopics {
+            topic_id,
+            partition_indexes: vec![index],
+            ..Default::default()
+        };
+        let request = OffsetFetchRequestGroup {
+            topics: Some(vec![topic(KNOWN, 0), topic(GONE, 0), topic(KNOWN, 1)]),
+            ..Default::default()
+        };
+        let Checked::Ask(Request::FetchOffsets(asked), rest) =
+            check(&image(), 10, Request::FetchOffsets(request))
+        else {
+            panic!("there is something to ask");
+        };
+        let asked = asked.topics.expect("topics");
+        assert!(asked.iter().all(|topic| topic.name == "a" && topic.topic_id == KNOWN));
+        let said =
+            |(topic, committed_offset): (&OffsetFetchRequestTopics<'_>, i64)| OffsetFetchResponseTopics {
+                topic_id: topic.topic_id,
+                partitions: vec![OffsetFetchResponsePartitions {
+                    partition_index: topic.partition_indexes[0],
+                    committed_offset,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+        let answer = OffsetFetchResponseGroup {
+            topics: asked.iter().zip([5, 7]).map(said).collect(),
+            ..Default::default()
+        };
+        let Answer::FetchOffsets(whole) = rest.fill(Answer::FetchOffsets(answer)) else {
+            panic!("it stays what it is");
+        };
+        let told = |topic: &OffsetFetchResponseTopics<'_>| {
+            let one = &topic.partitions[0];
+            (topic.topic_id, one.partition_index, one.committed_offset, one.error_code)
+        };
+        let unknown = ErrorCode::UnknownTopicId as i16;
+        let whole: Vec<_> = whole.topics.iter().map(told).collect();
+        assert_eq!(whole, [(KNOWN, 0, 5, 0), (GONE, 0, -1, unknown), (KNOWN, 1, 7, 0)]);
+    }
+
+    #[test]
+    fn a_commit_of_nothing_that_exists_asks_nobody() {
+        let partition = OffsetCommitRequestPartition { partition_index: 2, ..Default::default() };
+        let topic = |topic_id| OffsetCommitRequestTopic {
+            topic_id,
+            partitions: vec![partition.clone()],
+            ..Default::default()
+        };
+        let request = OffsetCommitRequest { topics: vec![topic(KNOWN), topic(GONE)], ..Default::default() };
+        let Checked::Answered(Answer::Commit(answer)) = check(&image(), 10, Request::Commit(request)) else {
+            panic!("there is nothing to ask");
+        };
+        let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
+        let wanted = [ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicId].map(|code| code as i16);
+        assert_eq!(codes, wanted);
+    }
+
+    #[test]
+    fn deleting_what_is_not_there_is_refused_in_its_place() {
+        let partition = |partition_index| OffsetDeleteRequestPartition { partition_index };
+        let topic = |name: &'static str, partitions: &[i32]| OffsetDeleteRequestTopic {
+            name: name.into(),
+            partitions: partitions.iter().copied().map(partition).collect(),
+        };
+        let request = OffsetDeleteRequest {
+            topics: vec![topic("gone", &[0]), topic("a", &[7, 1])],
+            ..Default::default()
+        };
+        let Checked::Ask(Request::DeleteOffsets(asked), rest) =
+            check(&image(), 0, Request::DeleteOffsets(request))
+        else {
+            panic!("there is something to ask");
+        };
+        assert_eq!((asked.topics.len(), asked.topics[0].partitions[0].partition_index), (1, 1));
+        let subscribed = ErrorCode::GroupSubscribedToTopic as i16;
+        let said = OffsetDeleteResponsePartition { partition_index: 1, error_code: subscribed };
+        let answer = OffsetDeleteResponse {
+            topics: vec![OffsetDeleteResponseTopic { name: "a".into(), partitions: vec![said] }],
+            ..Default::default()
+        };
+        let Answer::DeleteOffsets(whole) = rest.fill(Answer::DeleteOffsets(answer)) else {
+            panic!("it stays what it is");
+        };
+        let codes = whole.topics.iter().flat_map(|topic| &topic.partitions).map(|one| one.error_code);
+        let unknown = ErrorCode::UnknownTopicOrPartition as i16;
+        assert_eq!(codes.collect::<Vec<_>>(), [unknown, unknown, subscribed]);
+    }
+}
