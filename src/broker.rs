@@ -433,11 +433,9 @@ fn make_shard(
     image: Image,
     port: Port<Mail>,
 ) -> Rc<Shard> {
-    let limits = engine::log::Limits {
-        partitions: u64::try_from(image.partition_count()).unwrap_or(u64::MAX).max(1),
-        ..engine::log::Limits::default()
-    };
-    let store = Store::with_faults(core, folder, limits, common.settings.faults.engine);
+    let store =
+        Store::with_faults(core, folder, engine::log::Limits::default(), common.settings.faults.engine);
+    store.set_partitions(image.partition_count());
     let shard = Shard::new(core.clone(), common.settings.clone(), store, image, port);
     let (store, every) = (shard.store.clone(), common.settings.retention_check);
     core.spawn(Class::Background, async move { store.maintain(every).await }).detach();

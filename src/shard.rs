@@ -246,6 +246,7 @@ impl Shard {
     pub fn apply(self: &Rc<Self>, changes: &[Change]) {
         for change in changes {
             self.metadata.borrow_mut().absorb(change);
+            self.store.set_partitions(self.metadata.borrow().partition_count());
             hosted::follow(self, change);
         }
         groups::follow(self, changes);

@@ -181,6 +181,7 @@ struct Shared {
     faults: Faults,
     tails: Tails,
     chunks: Chunks,
+    partitions: Rc<Cell<u64>>,
     tail: Rc<Tail>,
     turns: Turns,
     committed: Waiters,

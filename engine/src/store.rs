@@ -56,6 +56,7 @@ struct Shared {
     folder: Arc<Folder>,
     tails: Tails,
     chunks: Chunks,
+    partitions: Rc<Cell<u64>>,
     limits: Limits,
     faults: Faults,
     logs: RefCell<BTreeMap<PartitionId, Log>>,
@@ -100,6 +101,7 @@ impl Store {
                 core: core.clone(),
                 tails: Tails::new(tail_bytes),
                 chunks: Chunks::new(chunk_bytes),
+                partitions: Rc::new(Cell::new(1)),
                 folder,
                 limits,
                 faults,
@@ -154,6 +156,7 @@ impl Store {
                 limits: shared.limits,
                 tails: shared.tails.clone(),
                 chunks: shared.chunks.clone(),
+                partitions: shared.partitions.clone(),
                 faults: shared.faults,
             },
         )
@@ -182,6 +185,11 @@ impl Store {
             }));
         }
         opened
+    }
+
+    /// How many partitions of all cores share the disk: their files grow by steps that leave room for all.
+    pub fn set_partitions(&self, count: usize) {
+        self.shared.partitions.set(u64::try_from(count).unwrap_or(u64::MAX).max(1));
     }
 
     pub fn log(&self, id: PartitionId) -> Option<Log> {

@@ -66,6 +66,7 @@ async fn open_log(core: Core, epoch: i32) -> Option<(Offset, Vec<u8>)> {
         limits: Limits::default(),
         tails: Tails::new(1 << 20),
         chunks: Chunks::new(1 << 20),
+        partitions: std::rc::Rc::new(std::cell::Cell::new(1)),
         faults: Faults::default(),
     };
     let log = Log::open(&core, how).await.ok()?;

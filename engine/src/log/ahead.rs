@@ -28,7 +28,7 @@ pub(super) fn start(shared: &Rc<Shared>, flush_bytes: u64) {
         if active.zeroing || active.sealing {
             return;
         }
-        let partitions = shared.limits.partitions;
+        let partitions = shared.partitions.get();
         let (position, written, allocated) = (active.position, active.written, active.allocated);
         let Some(range) = space::zeros_behind(flush_bytes, synced, position, written, allocated, partitions)
         else {

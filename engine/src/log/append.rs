@@ -230,7 +230,7 @@ pub(super) fn try_take(shared: &Shared, bytes: usize, account: Reservation) -> O
 /// Allocates the next step of `file`, far enough for `need_end`.
 async fn grow(shared: &Shared, file: &File, from: u64, need_end: u64) -> std::io::Result<()> {
     let free_bytes = shared.core.free_bytes(shared.dir.clone()).await?;
-    let step = space::step_bytes(from, free_bytes, shared.limits.partitions);
+    let step = space::step_bytes(from, free_bytes, shared.partitions.get());
     let segment_bytes = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
     let wanted = space::grow_to(from, need_end, step);
     let until = wanted.min(segment_bytes).max(need_end);
@@ -567,7 +567,7 @@ async fn grow_ahead(shared: Rc<Shared>) {
         (active.base, active.file.clone(), active.allocated)
     };
     let free_bytes = shared.core.free_bytes(shared.dir.clone()).await.unwrap_or(0);
-    let step = space::step_bytes(from, free_bytes, shared.limits.partitions);
+    let step = space::step_bytes(from, free_bytes, shared.partitions.get());
     let limit = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
     let until = (from + step).min(limit);
     let grown = until > from && file.allocate(from..until).await.is_ok();

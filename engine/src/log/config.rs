@@ -3,7 +3,9 @@
 use crate::batch::{Codec, TimestampType};
 use crate::checkpoint::Saved;
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// When an append counts as acknowledged by this disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,8 +77,6 @@ pub struct Limits {
     pub read_bytes_max: usize,
     /// How much is looked at together while an end is searched.
     pub scan_bytes: usize,
-    /// How many partitions share the free space of this disk.
-    pub partitions: u64,
     /// What a compressed batch may unpack to.
     pub decompressed_bytes_max: usize,
 }
@@ -87,7 +87,6 @@ impl Default for Limits {
             flush_bytes_max: 1 << 20,
             read_bytes_max: 256 << 10,
             scan_bytes: 1 << 20,
-            partitions: 1,
             decompressed_bytes_max: 64 << 20,
         }
     }
@@ -132,6 +131,8 @@ pub struct OpenLog {
     pub limits: Limits,
     pub tails: crate::cache::Tails,
     pub chunks: crate::chunks::Chunks,
+    /// How many partitions share the free space of this disk, as of now.
+    pub partitions: Rc<Cell<u64>>,
     #[doc(hidden)]
     pub faults: Faults,
 }

@@ -159,6 +159,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         faults: how.faults,
         tails: how.tails,
         chunks: how.chunks,
+        partitions: how.partitions,
         tail: Rc::default(),
         turns: Default::default(),
         committed: Default::default(),

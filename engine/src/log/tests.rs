@@ -43,6 +43,7 @@ fn open_log(dir: PathBuf, epoch: i32) -> OpenLog {
         limits: Limits::default(),
         tails: Tails::new(4 << 20),
         chunks: Chunks::new(4 << 20),
+        partitions: Rc::new(Cell::new(1)),
         faults: Faults::default(),
     }
 }
