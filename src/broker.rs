@@ -5,31 +5,36 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
-use coord::metadata::{Command, Image, Metadata};
+use coord::metadata::Image;
 use engine::folder::Folder;
-use engine::names;
 use engine::store::Store;
 use net::error_code::ErrorCode;
-use rt::{Class, Core, CoreId, Listener, LockGuard, Mesh, Port};
+use rt::{Class, Core, CoreId, Mesh, Port};
 
 use crate::admin;
 use crate::connection;
 use crate::controller::Controller;
-use crate::metadata_log::MetadataLog;
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 use crate::shard::join::join_all;
 use crate::shard::mail::{Answer, Ask, Mail};
 use crate::shard::{Beginning, CONTROLLER_CORE, Opened, Shard};
+
+mod accept;
+mod begin;
+
+#[cfg(test)]
+pub(crate) use begin::register;
+
+use accept::accept;
+use begin::{Begun, begin};
 
 /// Helper threads for work of a millisecond and more, and one that waits for signals.
 const HELPER_THREADS: usize = 3;
 /// Where files are read and written by helper threads, so many of them for each core.
 const FILE_THREADS_PER_CORE: usize = 4;
-/// After a failed accept (no descriptors left, say) the next one waits this long.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// A start that takes longer than this says how far it is, and again each time.
 const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -206,129 +211,6 @@ async fn core_main(core: Core, common: Arc<Common>) {
     }
 }
 
-/// What core 0 has in hand before any shard exists.
-struct Begun {
-    folder: Arc<Folder>,
-    /// Held for as long as the process serves the folder.
-    _lock: LockGuard,
-    metadata: Metadata,
-    log: MetadataLog,
-    listener: Listener,
-    admin: Option<Listener>,
-    strays: Vec<String>,
-}
-
-async fn begin(core: &Core, common: &Common) -> Result<Begun, String> {
-    let settings = &common.settings;
-    // Before the folder: a start that cannot listen leaves nothing behind.
-    let listener = listen_first(core, common.start.listen).await?;
-    let admin = match common.start.admin {
-        Some(address) => Some(admin::listen(core, address).await?),
-        None => None,
-    };
-    let (folder, lock) =
-        Folder::open(core, &settings.data, core.random_u64()).await.map_err(|error| error.to_string())?;
-    let (log, mut metadata) =
-        MetadataLog::open(core, &folder, settings.node_id).await.map_err(|error| error.to_string())?;
-    let strays = strays(core, &folder, &metadata).await.map_err(|error| error.to_string())?;
-    let knows_itself = metadata.image().brokers().next().is_some();
-    if let Some(why) = lost_metadata(knows_itself, &strays, &folder.raft_dir()) {
-        return Err(why);
-    }
-    let port = common.start.advertised_port.unwrap_or(listener.local_addr().port());
-    let told = settings::listener(common.start.advertised_host.clone(), port);
-    register(core, settings, folder.uuid(), told, &log, &mut metadata).await?;
-    Ok(Begun { folder: Arc::new(folder), _lock: lock, metadata, log, listener, admin, strays })
-}
-
-/// Folders of partitions that the metadata does not know: what a crash left of a deleted topic, or what is left of one
-/// whose metadata is gone.
-async fn strays(core: &Core, folder: &Folder, metadata: &Metadata) -> std::io::Result<Vec<String>> {
-    let mut strays = Vec::new();
-    for entry in core.list_dir(folder.logs_dir()).await? {
-        let Some(name) = entry.name.to_str() else { continue };
-        let known = |topic: engine::ids::TopicId| metadata.image().topic_by_id(topic).is_some();
-        if names::parse_folder(name).is_some_and(|id| !known(id.topic)) {
-            strays.push(name.to_owned());
-        }
-    }
-    strays.sort();
-    Ok(strays)
-}
-
-/// A broker that was registered here before is in its own metadata. Where it is not and there are partitions, the
-/// metadata is lost, and going on would hide them all.
-fn lost_metadata(knows_itself: bool, strays: &[String], raft: &std::path::Path) -> Option<String> {
-    let first = strays.first().filter(|_| !knows_itself)?;
-    Some(format!(
-        "the metadata log in {} is empty, but the data folder holds {} partitions ({first} and so on): the log was lost or \
-         removed. Nothing was changed. Put its files back, or move the partitions away to begin anew; `corelog log dump` \
-         shows what they hold",
-        raft.display(),
-        strays.len()
-    ))
-}
-
-/// Makes this process the incarnation that leads: every partition it leads gets a new epoch, in one command, before the
-/// first append (hazard A1).
-pub(crate) async fn register(
-    core: &Core,
-    settings: &Settings,
-    storage: [u8; 16],
-    listener: coord::metadata::Listener,
-    log: &MetadataLog,
-    metadata: &mut Metadata,
-) -> Result<(), String> {
-    let incarnation = (u128::from(core.random_u64()) << 64 | u128::from(core.random_u64())).to_be_bytes();
-    let commands = [
-        Command::RegisterBroker {
-            node: settings.node_id,
-            storage,
-            incarnation,
-            listeners: vec![listener],
-            rack: settings.rack.clone(),
-        },
-        Command::BrokerStarted { node: settings.node_id, incarnation, lost: Vec::new() },
-    ];
-    let entries = log.commit(&commands).await.map_err(|why| format!("the metadata log failed: {why}"))?;
-    for (index, command) in entries {
-        let Some(command) = command else {
-            metadata.skip(index);
-            continue;
-        };
-        if let Some(refusal) = metadata.apply(index, &command).refused {
-            return Err(format!("this broker could not register with its cluster: {}", refusal.message));
-        }
-    }
-    Ok(())
-}
-
-/// Finds out whether the port is free before it is shared by this broker's own cores: shared ports would let two brokers
-/// serve one address, each with half of the connections.
-async fn listen_first(core: &Core, address: SocketAddr) -> Result<Listener, String> {
-    let refused = |error: std::io::Error| {
-        use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-        let hint = match error.kind() {
-            AddrInUse => {
-                "Another process is using it (`ss -ltnp` shows which); choose another with --listen HOST:PORT"
-            }
-            AddrNotAvailable => {
-                "This host has no such address (`ip address` shows those it has); choose one of them with --listen \
-                 HOST:PORT, or 0.0.0.0 for all"
-            }
-            PermissionDenied => {
-                "Ports below 1024 take a privilege; choose a higher one with --listen HOST:PORT"
-            }
-            _ => "Choose another with --listen HOST:PORT",
-        };
-        format!("cannot listen on {address}: {error}. {hint}")
-    };
-    let probe = core.listen(address).await.map_err(refused)?;
-    let address = probe.local_addr();
-    drop(probe);
-    core.listen_shared(address).await.map_err(refused)
-}
-
 async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, others: &[CoreId]) {
     let began = core.now();
     let Begun { folder, _lock, metadata, log, listener, admin, strays } = begun;
@@ -473,68 +355,6 @@ async fn tell_progress(shard: Rc<Shard>) {
         let opening = hosted.iter().filter(|one| one.is_opening()).count();
         let (open, all, took) = (hosted.len() - opening, hosted.len(), shard.core.now() - began);
         rt::say!("corelog: core {}: {open} of {all} logs open after {} s", shard.core.id().0, took.as_secs());
-    }
-}
-
-/// Accepts on one core. `open` counts the connections of all cores.
-async fn accept(shard: Rc<Shard>, listener: Listener, open: Arc<AtomicUsize>) {
-    let connections_max = shard.limits().connections_max;
-    let (mut failing, mut full) = (false, false);
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // The client went away before it was accepted.
-            Err(error) if is_of_one_connection(error.kind()) => continue,
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    rt::say!(
-                        "corelog: connections cannot be accepted: {error}. Clients wait; raise RLIMIT_NOFILE (ulimit -n) \
-                         if it is the number of open files"
-                    );
-                }
-                shard.core.sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        failing = false;
-        let counted = Counted::one_more(&open, connections_max);
-        if counted.is_none() && !full {
-            rt::say!(
-                "corelog: {connections_max} connections are open (limits.connections_max); further ones are closed at once"
-            );
-        }
-        full = counted.is_none();
-        let Some(counted) = counted else {
-            shard.metrics.connection_refused();
-            continue;
-        };
-        let shard = shard.clone();
-        shard.core.clone().spawn(Class::Produce, async move {
-            let _counted = counted;
-            connection::serve(shard, stream).await;
-        });
-    }
-}
-
-fn is_of_one_connection(kind: std::io::ErrorKind) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
-    matches!(kind, ConnectionAborted | ConnectionReset | NotConnected)
-}
-
-/// One connection in the count, also when its task panics.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn one_more(open: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
-        let more = |count| (count < max).then_some(count + 1);
-        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Counted(open.clone()))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,8 @@
 //! it poisons the log.
 
 use super::admit::{self, Admitted};
+use super::flush::{Forming, Ready, freeze};
+use super::grow::{grow, grow_ahead, roll, unmade, wants_growth};
 use super::{
     AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, ahead, seal, spawn_at_work,
     wait_for,
@@ -14,43 +16,16 @@ use super::{
 use crate::batch::{Batch, HEADER_BYTES};
 use crate::cache::{Run, Spot};
 use crate::ids::Offset;
-use crate::names;
 use crate::producers::{Check, SequenceError};
-use crate::segment::{Roll, Segment};
+use crate::segment::Roll;
 use crate::space::{self, BLOCK_BYTES};
-use rt::{BufMut, Class, File, Open, Reservation, Slice, Sync};
+use rt::{BufMut, Class, File, Reservation, Slice, Sync};
 use std::rc::Rc;
 
 /// Assigned but not durable bytes of one log, after which appends wait for the disk.
 const UNFLUSHED_BYTES_MAX: usize = 8 << 20;
 /// The largest buffer that is taken ahead of need while a flush is in flight.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
-
-/// The flush that appends still join.
-pub(super) struct Forming {
-    segment: Offset,
-    file: File,
-    /// Block-aligned file position of the first chunk.
-    start: u64,
-    chunks: Vec<BufMut>,
-    /// Bytes filled over all chunks.
-    filled: usize,
-    spots: Vec<Spot>,
-    end_offset: Offset,
-}
-
-/// A flush that waits for the one before it.
-pub(super) struct Ready {
-    segment: Offset,
-    file: File,
-    start: u64,
-    slices: Vec<Slice>,
-    /// The file position behind its last batch.
-    end: u64,
-    end_offset: Offset,
-    batches: u64,
-    sync_before: Option<File>,
-}
 
 pub(super) async fn append(
     shared: &Rc<Shared>,
@@ -227,74 +202,6 @@ pub(super) fn try_take(shared: &Shared, bytes: usize, account: Reservation) -> O
     }
 }
 
-/// Allocates the next step of `file`, far enough for `need_end`.
-async fn grow(shared: &Shared, file: &File, from: u64, need_end: u64) -> std::io::Result<()> {
-    let free_bytes = shared.core.free_bytes(shared.dir.clone()).await?;
-    let step = space::step_bytes(from, free_bytes, shared.partitions.get());
-    let segment_bytes = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
-    let wanted = space::grow_to(from, need_end, step);
-    let until = wanted.min(segment_bytes).max(need_end);
-    file.allocate(from..until).await?;
-    let mut state = shared.state.borrow_mut();
-    let active = state.active();
-    active.allocated = active.allocated.max(until);
-    Ok(())
-}
-
-fn unmade(what: String, error: &std::io::Error) -> AppendError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => AppendError::NoSpace(what),
-        _ => AppendError::Storage(what),
-    }
-}
-
-/// Starts the next segment. Its directory is synced before anything can be acknowledged from it (A5).
-pub(super) async fn roll(shared: &Rc<Shared>, now_ms: i64) -> Result<(), AppendError> {
-    let dir = shared.dir.display();
-    let failed = |error: std::io::Error| unmade(format!("cannot roll the log {dir}: {error}"), &error);
-    let base = shared.state.borrow().end;
-    let file = create_segment(shared, base).await.map_err(failed)?;
-    let sealed = {
-        let mut state = shared.state.borrow_mut();
-        state.check_open()?;
-        close_forming(&mut state, shared);
-        let old = state.active().base;
-        assert!(base > old, "an empty segment is not rolled");
-        let config = shared.config.borrow();
-        if matches!(config.durability, Durability::Write { .. }) {
-            state.sync_before = Some(state.active().file.clone());
-        }
-        let mut segment = Segment::new(base, file, now_ms, config.index_interval_bytes);
-        segment.allocated = space::STEP_BYTES_MIN;
-        state.segments.push(segment);
-        state.last_block.clear();
-        let idle = !state.flushing && state.ready.is_empty();
-        idle.then_some(old)
-    };
-    shared.count(|counters| counters.rolls += 1);
-    kick(shared);
-    if let Some(old) = sealed {
-        seal::start(shared, old);
-    }
-    Ok(())
-}
-
-/// A new segment file with its first step, named durably.
-pub(super) async fn create_segment(shared: &Shared, base: Offset) -> std::io::Result<File> {
-    let path = shared.dir.join(names::segment(base));
-    let how = Open::write().create().direct();
-    let file = shared.core.open(path.clone(), how).await?;
-    if let Err(error) = file.allocate(0..space::STEP_BYTES_MIN).await {
-        // Nothing was assigned in it; recovery drops an empty file too.
-        let _ = shared.core.unlink(path).await;
-        return Err(error);
-    }
-    if !shared.faults.skip_dir_sync {
-        shared.core.sync_dir(shared.dir.clone()).await?;
-    }
-    Ok(file)
-}
-
 /// Gives the batch its offsets and copies it into the forming flush. Cannot fail: everything was reserved.
 fn place(shared: &Shared, admitted: &Admitted) -> Appended {
     let mut state = shared.state.borrow_mut();
@@ -364,7 +271,7 @@ fn begin_forming(state: &mut State, shared: &Shared) {
 }
 
 /// Takes no more appends into the forming flush; it becomes readable and waits for the disk.
-fn close_forming(state: &mut State, shared: &Shared) {
+pub(super) fn close_forming(state: &mut State, shared: &Shared) {
     let Some(forming) = state.forming.take() else { return };
     assert!(!forming.spots.is_empty());
     let end = forming.start + forming.filled as u64;
@@ -376,71 +283,6 @@ fn close_forming(state: &mut State, shared: &Shared) {
     shared.tails.keep(&shared.tail, Run::new(segment, start, slices.clone(), spots));
     let sync_before = state.sync_before.take();
     state.ready.push_back(Ready { segment, file, start, slices, end, end_offset, batches, sync_before });
-}
-
-/// Pads the last block with zeros and makes the filled part of the chunks immutable.
-fn freeze(chunks: Vec<BufMut>, filled: usize) -> Vec<Slice> {
-    let mut left = filled;
-    let mut slices = Vec::with_capacity(chunks.len());
-    for mut chunk in chunks {
-        let used = left.min(chunk.len());
-        left -= used;
-        if used == 0 {
-            break;
-        }
-        let padded = used.next_multiple_of(BLOCK_BYTES as usize);
-        chunk[used..padded].fill(0);
-        slices.push(chunk.freeze(0..padded));
-    }
-    assert!(left == 0);
-    slices
-}
-
-impl Forming {
-    fn capacity(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.len()).sum()
-    }
-
-    /// How many bytes it copied.
-    fn copy(&mut self, mut bytes: &[u8]) -> u64 {
-        let before = self.filled;
-        let mut at = self.filled;
-        for chunk in &mut self.chunks {
-            if at >= chunk.len() {
-                at -= chunk.len();
-                continue;
-            }
-            let take = bytes.len().min(chunk.len() - at);
-            let (now, rest) = bytes.split_at(take);
-            chunk[at..at + take].copy_from_slice(now);
-            self.filled += take;
-            bytes = rest;
-            at = 0;
-            if bytes.is_empty() {
-                break;
-            }
-        }
-        assert!(bytes.is_empty(), "memory was reserved before");
-        (self.filled - before) as u64
-    }
-
-    fn last_block(&self) -> Vec<u8> {
-        let mut at = self.filled - self.filled % BLOCK_BYTES as usize;
-        let bytes = self.filled - at;
-        for chunk in &self.chunks {
-            if at < chunk.len() {
-                return chunk[at..at + bytes].to_vec();
-            }
-            at -= chunk.len();
-        }
-        Vec::new()
-    }
-}
-
-impl Ready {
-    fn bytes(&self) -> usize {
-        self.slices.iter().map(|slice| slice.len()).sum()
-    }
 }
 
 /// Makes sure that a flush is under way.
@@ -547,42 +389,5 @@ fn flushed(shared: &Rc<Shared>, ready: &Ready) {
     }
     if grow_next {
         spawn_at_work(shared, Class::Background, grow_ahead(shared.clone()));
-    }
-}
-
-fn wants_growth(state: &mut State, shared: &Shared) -> bool {
-    let limit = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
-    let active = state.active();
-    let step = active.allocated.clamp(space::STEP_BYTES_MIN, space::STEP_BYTES_MAX);
-    let wants = !active.growing && space::wants_next_step(active.position, active.allocated, step, limit);
-    active.growing |= wants;
-    wants
-}
-
-/// The next step, before it is needed. A failure is not one: the append that needs the space will hear of it.
-async fn grow_ahead(shared: Rc<Shared>) {
-    let (base, file, from) = {
-        let mut state = shared.state.borrow_mut();
-        let active = state.active();
-        (active.base, active.file.clone(), active.allocated)
-    };
-    let free_bytes = shared.core.free_bytes(shared.dir.clone()).await.unwrap_or(0);
-    let step = space::step_bytes(from, free_bytes, shared.partitions.get());
-    let limit = shared.config.borrow().segment_bytes.next_multiple_of(BLOCK_BYTES);
-    let until = (from + step).min(limit);
-    let grown = until > from && file.allocate(from..until).await.is_ok();
-    let cut = {
-        let mut state = shared.state.borrow_mut();
-        let Some(segment) = state.segment(base) else { return };
-        segment.growing = false;
-        let ended = segment.is_sealed() || segment.sealing;
-        if grown && !ended {
-            segment.allocated = segment.allocated.max(until);
-        }
-        (grown && ended).then_some(segment.position)
-    };
-    if let Some(length) = cut {
-        // It was sealed meanwhile. The space is given back; if that fails it is only space.
-        let _ = file.truncate(length).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The front of a log: what retention and DeleteRecords take away. The log start is durable before a file goes (A5).
 
-use super::{AppendError, AtWork, PanicPoisons, Shared, append};
+use super::{AppendError, AtWork, PanicPoisons, Shared, grow};
 use crate::ids::Offset;
 use crate::names;
 use crate::retention::{self, Aged, Limits};
@@ -45,7 +45,7 @@ pub(super) async fn apply_retention(shared: &Rc<Shared>) -> Result<usize, Append
         // The one before may have rolled already.
         let (_, still, _) = plan(shared);
         if still && shared.state.borrow_mut().active().position > 0 {
-            append::roll(shared, now_ms).await?;
+            grow::roll(shared, now_ms).await?;
         }
     }
     let (count, _, end) = plan(shared);
