@@ -116,6 +116,7 @@ mod tests {
                 shards: vec![Shard { cpu: Some(2), node: Some(0) }, Shard { cpu: Some(3), node: Some(0) }],
                 free: vec![0, 1],
                 unpinned: None,
+                spin_us: 0,
                 notes: vec![],
             },
             memory_budget_bytes: 3 << 30,

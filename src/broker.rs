@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use coord::metadata::Image;
 use engine::folder::Folder;
@@ -53,6 +54,8 @@ pub struct Start {
 /// The threads and the memory of its process.
 pub struct Process {
     pub pins: Vec<Option<usize>>,
+    /// How long a core looks around before it sleeps.
+    pub spin: Duration,
     pub core_memory_bytes: usize,
     pub driver: rt::DriverKind,
     /// Whether io_uring is done without, so that helper threads do the work of files.
@@ -70,7 +73,7 @@ pub fn run(
 ) -> Result<(), String> {
     let file_threads = if process.files_by_threads { FILE_THREADS_PER_CORE * process.pins.len() } else { 0 };
     let config = rt::Config {
-        cores: process.pins.iter().map(|pin| rt::CoreConfig { pin: *pin }).collect(),
+        cores: process.pins.iter().map(|pin| rt::CoreConfig { pin: *pin, spin: process.spin }).collect(),
         memory_bytes: process.core_memory_bytes,
         driver: process.driver,
         helper_threads: HELPER_THREADS + file_threads,

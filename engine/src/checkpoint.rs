@@ -117,18 +117,43 @@ pub fn choose(a: &[u8], b: &[u8]) -> Chosen {
     chosen
 }
 
+/// Makes the bytes of a slot, log by log: of a thousand full indexes they are megabytes.
+pub struct Encoder {
+    body: Vec<u8>,
+    count: usize,
+    one: Vec<u8>,
+}
+
+const COUNT_AT: usize = 8;
+
+impl Encoder {
+    pub fn new(sequence: u64) -> Encoder {
+        let mut body = sequence.to_le_bytes().to_vec();
+        put_count(&mut body, 0);
+        Encoder { body, count: 0, one: Vec::new() }
+    }
+
+    pub fn put(&mut self, log: &Saved) {
+        self.one.clear();
+        put_log(&mut self.one, log);
+        put_bytes(&mut self.body, &self.one);
+        self.count += 1;
+    }
+
+    /// Sums up all of it: work for a helper thread.
+    pub fn finish(mut self) -> Vec<u8> {
+        let mut count = Vec::new();
+        put_count(&mut count, self.count);
+        self.body[COUNT_AT..COUNT_AT + count.len()].copy_from_slice(&count);
+        seal(MAGIC, VERSION, &self.body)
+    }
+}
+
 /// The bytes of a slot.
 pub fn encode(sequence: u64, logs: &[Saved]) -> Vec<u8> {
-    let mut body = Vec::new();
-    body.extend_from_slice(&sequence.to_le_bytes());
-    put_count(&mut body, logs.len());
-    let mut one = Vec::new();
-    for log in logs {
-        one.clear();
-        put_log(&mut one, log);
-        put_bytes(&mut body, &one);
-    }
-    seal(MAGIC, VERSION, &body)
+    let mut encoder = Encoder::new(sequence);
+    logs.iter().for_each(|log| encoder.put(log));
+    encoder.finish()
 }
 
 /// One slot's content. Whoever has only one slot to read, or many, chooses by sequence.

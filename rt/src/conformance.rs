@@ -21,14 +21,22 @@ macro_rules! suite {
         mod ring {
             $(#[test]
             fn $name() {
-                super::on_real(super::DriverKind::Ring, stringify!($name));
+                super::on_real(super::DriverKind::Ring, super::ASLEEP, stringify!($name));
+            })*
+        }
+
+        /// As `ring`, on a core that looks around before it sleeps.
+        mod ring_spinning {
+            $(#[test]
+            fn $name() {
+                super::on_real(super::DriverKind::Ring, super::SPINNING, stringify!($name));
             })*
         }
 
         mod posix {
             $(#[test]
             fn $name() {
-                super::on_real(super::DriverKind::Posix, stringify!($name));
+                super::on_real(super::DriverKind::Posix, super::ASLEEP, stringify!($name));
             })*
         }
 
@@ -75,9 +83,13 @@ fn case(name: &str) -> Case {
     CASES.iter().find(|(n, _)| *n == name).expect("named by the suite").1
 }
 
-fn on_real(driver: DriverKind, name: &str) {
+const ASLEEP: CoreConfig = CoreConfig { pin: None, spin: Duration::ZERO };
+const SPINNING: CoreConfig = CoreConfig { pin: None, spin: Duration::from_micros(500) };
+
+fn on_real(driver: DriverKind, of_core: CoreConfig, name: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { driver, ring_entries: 8, memory_bytes: 8 << 20, ..Config::default() };
+    let config =
+        Config { driver, cores: vec![of_core], ring_entries: 8, memory_bytes: 8 << 20, ..Config::default() };
     let path = dir.path().to_path_buf();
     block_on_one(config, |core| case(name)(core, path)).unwrap();
 }
@@ -539,14 +551,15 @@ async fn mail_to_oneself_arrives(core: Core, _dir: PathBuf) {
 
 #[test]
 fn mail_crosses_cores_and_wakes_sleepers() {
-    mail_crosses_cores(DriverKind::Ring, "ring");
-    mail_crosses_cores(DriverKind::Posix, "posix");
+    mail_crosses_cores(DriverKind::Ring, ASLEEP, "ring");
+    mail_crosses_cores(DriverKind::Ring, SPINNING, "ring");
+    mail_crosses_cores(DriverKind::Posix, ASLEEP, "posix");
 }
 
-fn mail_crosses_cores(driver: DriverKind, name: &str) {
+fn mail_crosses_cores(driver: DriverKind, of_core: CoreConfig, name: &str) {
     let ports: Vec<_> = Mesh::new::<u64>(2, 4).into_iter().map(|p| std::sync::Mutex::new(Some(p))).collect();
     let ports = std::sync::Arc::new(ports);
-    let runtime = start(Config { driver, ..Config::new(2) }, move |core| {
+    let runtime = start(Config { driver, cores: vec![of_core; 2], ..Config::default() }, move |core| {
         let mut port = ports[usize::from(core.id().0)].lock().unwrap().take().unwrap();
         async move {
             port.attach(&core);
@@ -569,8 +582,9 @@ fn mail_crosses_cores(driver: DriverKind, name: &str) {
 
 #[test]
 fn an_idle_core_sleeps() {
-    for driver in [DriverKind::Ring, DriverKind::Posix] {
-        let config = Config { driver, ..Config::default() };
+    let all = [(DriverKind::Ring, ASLEEP), (DriverKind::Ring, SPINNING), (DriverKind::Posix, ASLEEP)];
+    for (driver, of_core) in all {
+        let config = Config { driver, cores: vec![of_core], ..Config::default() };
         let enters = block_on_one(config, |core| async move {
             let before = core.stats().enters;
             core.sleep(Duration::from_millis(50)).await;

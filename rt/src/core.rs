@@ -6,6 +6,7 @@ use crate::driver::{Driver, Wait};
 use crate::executor::Executor;
 use crate::op::{Done, Handle, Op, OpKey, Operations, Value};
 use crate::ready::{Ready, TaskKey};
+use crate::spin::{self, Spin};
 use crate::stats::Stats;
 use crate::task::{Class, JoinCell, Panicked, Task};
 use crate::time::Instant;
@@ -31,6 +32,7 @@ struct Inner {
     id: CoreId,
     driver: RefCell<Box<dyn Driver>>,
     executor: Executor,
+    spin: RefCell<Spin>,
     operations: RefCell<Operations>,
     timers: RefCell<Timers>,
     ready: Arc<Ready>,
@@ -48,11 +50,13 @@ impl Core {
         ready: Arc<Ready>,
         memory: usize,
         seed: u64,
+        spin: Duration,
     ) -> Core {
         Core(Rc::new(Inner {
             id,
             driver: RefCell::new(driver),
             executor: Executor::new(ready.clone()),
+            spin: RefCell::new(Spin::new(spin)),
             operations: RefCell::default(),
             timers: RefCell::default(),
             ready,
@@ -225,6 +229,9 @@ impl Core {
 
     /// One look at the driver: sleeps there when nothing is ready and `may_sleep`.
     pub(crate) fn turn(&self, may_sleep: bool) -> io::Result<()> {
+        if may_sleep && !self.is_ready() && self.spin()? {
+            return Ok(());
+        }
         let mut wait = Wait::No;
         if may_sleep && !self.0.executor.has_ready() && self.0.ready.prepare_sleep() {
             wait = Wait::Until(self.next_timer());
@@ -233,6 +240,31 @@ impl Core {
         self.0.ready.awake();
         self.deliver();
         result
+    }
+
+    /// Looks around for a bounded time where that pays. True when a task is ready now, or a timer due.
+    fn spin(&self) -> io::Result<bool> {
+        let begin = self.now();
+        let bound = self.0.spin.borrow_mut().before_sleep(begin, spin::involuntary_switches);
+        let Some(bound) = bound else { return Ok(false) };
+        let timer = self.next_timer().unwrap_or(Instant::FAR_FUTURE);
+        let found = loop {
+            self.0.driver.borrow_mut().turn(Wait::No, &mut self.0.done.borrow_mut())?;
+            self.deliver();
+            let now = self.now();
+            if self.is_ready() || now >= timer {
+                break true;
+            }
+            if now >= begin + bound {
+                break false;
+            }
+            std::hint::spin_loop();
+        };
+        self.0.spin.borrow_mut().ended(found);
+        let mut stats = self.0.stats.borrow_mut();
+        stats.spins += 1;
+        stats.spins_hit += u64::from(found);
+        Ok(found)
     }
 
     /// Drops all tasks and waits for what their operations own.

@@ -18,6 +18,7 @@ mod ready;
 pub mod record;
 mod say;
 mod socket;
+mod spin;
 mod spsc;
 mod start;
 mod stats;

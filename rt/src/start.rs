@@ -17,11 +17,15 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoreConfig {
     /// The CPU this core's thread stays on.
     pub pin: Option<usize>,
+    /// How long it looks around before it sleeps, at most, where that pays; zero: never. Only for a core whose CPU
+    /// nobody else needs.
+    pub spin: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,7 @@ impl Common {
     }
 
     fn core(&self, index: usize) -> io::Result<Core> {
+        let spin = self.config.cores[index].spin;
         let id = CoreId(u16::try_from(index).expect("at most 65,536 cores"));
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let ready = Ready::new(Some(bell));
@@ -122,7 +127,7 @@ impl Common {
         if let Some(recorder) = self.config.record.clone() {
             driver = Box::new(Recorded::new(driver, recorder, id));
         }
-        Ok(Core::new(id, driver, ready, self.config.memory_bytes, self.seed))
+        Ok(Core::new(id, driver, ready, self.config.memory_bytes, self.seed, spin))
     }
 
     fn driver(&self, kind: DriverKind, ready: &Arc<Ready>) -> io::Result<Box<dyn Driver>> {

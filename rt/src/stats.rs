@@ -11,6 +11,9 @@ pub struct Stats {
     pub enters: u64,
     /// Times it went to sleep there.
     pub sleeps: u64,
+    /// Times the core looked around before it would have slept, and those of them that found something.
+    pub spins: u64,
+    pub spins_hit: u64,
     /// Times another thread had to ring for this core.
     pub doorbells: u64,
     pub reads: u64,

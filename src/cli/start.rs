@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tuning::Machine;
@@ -81,6 +82,7 @@ impl Command {
         };
         let process = Process {
             pins: in_force.plan.shards.iter().map(|shard| shard.cpu).collect(),
+            spin: Duration::from_micros(in_force.plan.spin_us.into()),
             core_memory_bytes: usize::try_from(in_force.core_memory_bytes).unwrap_or(usize::MAX),
             driver: match config.runtime.driver {
                 Driver::Auto => rt::DriverKind::Auto,

@@ -133,6 +133,12 @@ pub const KEYS: &[Key] = &[
         "\"auto\" stays on one NUMA node where it can, \"spread\" uses all in turn, a number names the only one.",
     ),
     key(
+        "cores.spin",
+        Kind::IntegerOrAuto { min: 0, max: 1_000 },
+        "\"auto\"",
+        "Microseconds a shard looks around before it sleeps, while that pays. Auto: 50 if all are pinned and CPUs are left, else 0.",
+    ),
+    key(
         "runtime.driver",
         Kind::Choice(&["auto", "ring", "posix"]),
         "\"auto\"",

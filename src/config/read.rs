@@ -155,7 +155,12 @@ impl Reader<'_> {
             Typed::Numa(numa) => *numa,
             other => unreachable!("cores.numa is {other:?}"),
         };
-        Wish { count, pin, spare: self.integer("cores.spare"), numa }
+        let spin_us = match self.0.get("cores.spin") {
+            Typed::Auto => None,
+            Typed::Integer(_) => Some(self.integer("cores.spin")),
+            other => unreachable!("cores.spin is {other:?}"),
+        };
+        Wish { count, pin, spare: self.integer("cores.spare"), numa, spin_us }
     }
 
     fn durability(&self) -> Durability {

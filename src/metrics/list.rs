@@ -225,6 +225,14 @@ pub const FAMILIES: &[Family] = &[
         |core| core.runtime.enters,
     ),
     counter("corelog_kernel_sleeps_total", "Times it went to sleep there.", |core| core.runtime.sleeps),
+    counter(
+        "corelog_spins_total",
+        "Times it looked around before it would have slept (cores.spin).",
+        |core| core.runtime.spins,
+    ),
+    counter("corelog_spin_hits_total", "Those of them that found something to do.", |core| {
+        core.runtime.spins_hit
+    }),
     counter("corelog_doorbells_total", "Times another thread had to wake the core.", |core| {
         core.runtime.doorbells
     }),

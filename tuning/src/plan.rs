@@ -16,6 +16,8 @@ use crate::machine::{Cpu, Machine};
 
 /// Below this many usable CPUs nothing is pinned unasked: clients, interrupts and helpers have nowhere else to go.
 pub const PIN_CPUS_MIN: usize = 4;
+/// What a shard with a CPU of its own looks around before it sleeps.
+pub const SPIN_US: u32 = 50;
 /// Mail queues exist per ordered pair of shards, so their number is bounded.
 pub const SHARDS_MAX: usize = 256;
 
@@ -51,6 +53,8 @@ pub struct Wish {
     /// CPUs left to the rest of the host.
     pub spare: usize,
     pub numa: Numa,
+    /// Microseconds a shard looks around before it sleeps; `None` decides by whether its CPU is its own.
+    pub spin_us: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -96,6 +100,8 @@ pub struct Plan {
     /// Allowed CPUs that no shard is pinned to, ascending; all of them when nothing is pinned.
     pub free: Vec<usize>,
     pub unpinned: Option<Unpinned>,
+    /// Microseconds a shard looks around before it sleeps, at most.
+    pub spin_us: u32,
     /// What is worth knowing about this plan, as sentences.
     pub notes: Vec<String>,
 }
@@ -107,7 +113,7 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// `4 shards, pinned to CPUs 2-5; 0-1 left to the host`, or why nothing is pinned.
+    /// `4 shards, pinned to CPUs 2-5; 0-1 left to the host; spin up to 50 us before they sleep`, or why nothing is pinned.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.shards.len();
         write!(f, "{count} {}", if count == 1 { "shard" } else { "shards" })?;
@@ -118,6 +124,10 @@ impl fmt::Display for Plan {
                 let (pins, free) = (cpu_list::format(&self.pins()), cpu_list::format(&self.free));
                 write!(f, ", pinned to CPUs {pins}; {free} left to the host")
             }
+        }?;
+        match self.spin_us {
+            0 => Ok(()),
+            spin => write!(f, "; spin up to {spin} us before they sleep"),
         }
     }
 }
@@ -188,13 +198,24 @@ pub fn plan(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
         Some(count) if count > SHARDS_MAX => return Err(Error::TooManyShards { count }),
         Some(_) | None => {}
     }
-    let plan = match &wish.pin {
+    let mut plan = match &wish.pin {
         Pin::List(list) => plan_list(machine, wish, list)?,
         Pin::Auto | Pin::Off => plan_free(machine, wish)?,
     };
+    plan.spin_us = wish.spin_us.unwrap_or_else(|| spin_us(machine, &plan));
     assert!(!plan.shards.is_empty());
     assert!(plan.pins().is_empty() || plan.pins().len() == plan.shards.len());
     Ok(plan)
+}
+
+/// A shard looks around before it sleeps only where nobody else needs its CPU: all are pinned, no quota throttles them,
+/// no shard is another's hyper-thread, and CPUs are left for clients and interrupts.
+fn spin_us(machine: &Machine, plan: &Plan) -> u32 {
+    let alone = plan.unpinned.is_none()
+        && !machine.is_shared()
+        && !plan.free.is_empty()
+        && sharing_a_physical_core(machine, &plan.pins()) == 0;
+    if alone && machine.allowed().count() >= PIN_CPUS_MIN { SPIN_US } else { 0 }
 }
 
 fn plan_list(machine: &Machine, wish: &Wish, list: &[usize]) -> Result<Plan, Error> {
@@ -253,7 +274,13 @@ fn plan_free(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
     };
     if let Some(why) = unpinned {
         let shards = vec![Shard { cpu: None, node: None }; count];
-        return Ok(Plan { shards, free: ids(machine.allowed()), unpinned: Some(why), notes: Vec::new() });
+        return Ok(Plan {
+            shards,
+            free: ids(machine.allowed()),
+            unpinned: Some(why),
+            spin_us: 0,
+            notes: Vec::new(),
+        });
     }
     let order = placement(&candidates, count, wish.numa);
     let mut plan = pinned(machine, &order[..count]);
@@ -316,7 +343,7 @@ fn pinned(machine: &Machine, cpus: &[usize]) -> Plan {
     let shards =
         cpus.iter().map(|id| Shard { cpu: Some(*id), node: machine.cpu(*id).map(|cpu| cpu.node) }).collect();
     let free = ids(machine.allowed().filter(|cpu| !cpus.contains(&cpu.id)));
-    Plan { shards, free, unpinned: None, notes: Vec::new() }
+    Plan { shards, free, unpinned: None, spin_us: 0, notes: Vec::new() }
 }
 
 fn note_nodes_and_siblings(machine: &Machine, plan: &mut Plan) {
@@ -330,15 +357,17 @@ fn note_nodes_and_siblings(machine: &Machine, plan: &mut Plan) {
             cpu_list::format(&nodes)
         ));
     }
-    let shares_core = |id: &usize| {
-        machine
-            .cpu(*id)
-            .is_some_and(|cpu| cpu.siblings.iter().any(|other| other != id && pins.contains(other)))
-    };
-    let paired = pins.iter().filter(|id| shares_core(id)).count();
+    let paired = sharing_a_physical_core(machine, &pins);
     if paired > 0 {
         plan.notes.push(format!("{paired} shards share a physical core with another shard (hyper-threads)."));
     }
+}
+
+/// How many of these CPUs are hyper-threads of one core with another of them.
+fn sharing_a_physical_core(machine: &Machine, cpus: &[usize]) -> usize {
+    let siblings = |id: &usize| machine.cpu(*id).map(|cpu| cpu.siblings.as_slice()).unwrap_or_default();
+    let shares = |id: &&usize| siblings(id).iter().any(|other| other != *id && cpus.contains(other));
+    cpus.iter().filter(shares).count()
 }
 
 fn ids<'a>(cpus: impl Iterator<Item = &'a Cpu>) -> Vec<usize> {

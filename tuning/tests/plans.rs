@@ -30,6 +30,8 @@ fn wishes() -> Vec<(&'static str, Wish)> {
         ("pin [0], count 2", Wish { pin: Pin::List(vec![0]), count: Some(2), ..wish() }),
         ("numa 1", Wish { numa: Numa::Node(1), ..wish() }),
         ("numa spread, count 3", Wish { numa: Numa::Spread, count: Some(3), ..wish() }),
+        ("spin 0, spare 2", Wish { spin_us: Some(0), spare: 2, ..wish() }),
+        ("spin 200, pin off", Wish { spin_us: Some(200), pin: Pin::Off, ..wish() }),
         ("count 0", Wish { count: Some(0), ..wish() }),
         ("count 1000", Wish { count: Some(1000), ..wish() }),
     ]

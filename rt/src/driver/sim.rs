@@ -102,7 +102,7 @@ impl Sim {
         let world = Rc::new(RefCell::new(World::new(seed, config.clone(), disk)));
         let core = |id| {
             let driver = Box::new(SimDriver { world: world.clone(), core: id });
-            Core::new(CoreId(id), driver, Ready::new(None), config.memory_bytes, seed)
+            Core::new(CoreId(id), driver, Ready::new(None), config.memory_bytes, seed, Duration::ZERO)
         };
         let cores = (0..config.cores).map(core).collect();
         Sim { world, cores, seed, stop_at: Cell::new(None) }
