@@ -24,6 +24,7 @@
 
 pub mod build;
 pub mod compress;
+pub mod rewrite;
 pub mod walk;
 
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
@@ -193,6 +194,12 @@ impl<'a> Batch<'a> {
     /// What the header says. Some clients leave it unset: `walk` finds the real one.
     pub fn max_timestamp(&self) -> i64 {
         i64::from_be_bytes(self.field::<35, 8>())
+    }
+
+    /// The largest time of the records that are here: compaction leaves batches without any, whose header still says when
+    /// their producer wrote.
+    pub fn records_max_timestamp(&self) -> i64 {
+        if self.record_count() == 0 { NO_TIMESTAMP } else { self.max_timestamp() }
     }
 
     pub fn producer_id(&self) -> ProducerId {

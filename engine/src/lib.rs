@@ -4,6 +4,7 @@ pub mod batch;
 pub mod cache;
 pub mod checkpoint;
 pub mod chunks;
+pub mod compaction;
 pub mod epochs;
 mod fields;
 pub mod folder;

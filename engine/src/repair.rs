@@ -11,6 +11,7 @@
 
 pub mod segment;
 
+use crate::batch::rewrite;
 use crate::checkpoint::{self, Saved};
 use crate::folder::{Folder, FolderError, Identity};
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
@@ -413,7 +414,8 @@ fn mended(bytes: &[u8], examined: &Examined) -> Vec<u8> {
             // A chunk whose batches are all good: it stays, and gets a new checksum.
             None if damaged.is_of_whole_batches() => out.extend_from_slice(slice_of(bytes, damaged)),
             None if !damaged.offsets.is_empty() => {
-                out.extend_from_slice(&segment::filler(&damaged.offsets, damaged.epoch));
+                let epoch = LeaderEpoch(damaged.epoch.0.max(0));
+                out.extend_from_slice(&rewrite::filler(&damaged.offsets, epoch));
             }
             None => {}
         }

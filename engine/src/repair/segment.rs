@@ -346,20 +346,3 @@ fn what_is_wrong(bytes: &[u8]) -> String {
         Ok(_) => "what lies there is no run of batches".to_owned(),
     }
 }
-
-/// A batch without records that stands for offsets whose records are lost, as compaction leaves them.
-pub fn filler(offsets: &Range<i64>, epoch: LeaderEpoch) -> Vec<u8> {
-    assert!(offsets.start < offsets.end);
-    let mut header = [0_u8; HEADER_BYTES];
-    header[8..12].copy_from_slice(&(HEADER_BYTES as i32 - 12).to_be_bytes());
-    header[16] = 2;
-    let delta = i32::try_from(offsets.end - offsets.start - 1).expect("`good` bounds how far offsets jump");
-    header[23..27].copy_from_slice(&delta.to_be_bytes());
-    // No time, no producer, no sequence.
-    header[27..57].fill(0xff);
-    let mut bytes = header.to_vec();
-    batch::set_base_offset(&mut bytes, Offset(offsets.start));
-    batch::set_leader_epoch(&mut bytes, LeaderEpoch(epoch.0.max(0)));
-    batch::reseal(&mut bytes);
-    bytes
-}
