@@ -14,6 +14,8 @@ use std::rc::Rc;
 
 /// What is read and kept together. A multiple of what one CRC of a sealed segment covers.
 pub const CHUNK_BYTES: u64 = 256 * 1024;
+/// See [`Chunks::ahead_pays`].
+const AHEAD_TRIAL_EVERY: u32 = 16;
 
 /// Which piece: of a partition's segment, by its number in the file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,12 +44,18 @@ struct Books {
     once: VecDeque<(Key, u64)>,
     again: VecDeque<(Key, u64)>,
     stamp: u64,
+    /// Of the last chunks that were read ahead, a bit for each: whether anybody took from it before it had to go.
+    ahead_taken: u32,
+    /// Times in a row that reading ahead was not worth it.
+    ahead_refused: u32,
 }
 
 enum Entry {
     Coming(Event),
     Here {
         bytes: Slice,
+        /// Nobody had asked for it yet when it was read.
+        ahead: bool,
         /// How far into it somebody has read.
         served: usize,
         shared: bool,
@@ -64,6 +72,8 @@ impl Chunks {
             once: VecDeque::new(),
             again: VecDeque::new(),
             stamp: 0,
+            ahead_taken: u32::MAX,
+            ahead_refused: 0,
         })))
     }
 
@@ -81,8 +91,19 @@ impl Chunks {
         assert!(before.is_none(), "a chunk is read by one task at a time");
     }
 
-    /// The reading ended: with the bytes, or without.
-    pub fn end(&self, key: Key, bytes: Option<Slice>) {
+    /// Whether reading ahead pays: with more readers than there is room for, what is read ahead goes before it is needed.
+    /// Then only one in [`AHEAD_TRIAL_EVERY`] is tried, to see whether that has changed.
+    pub fn ahead_pays(&self) -> bool {
+        let mut books = self.0.borrow_mut();
+        if books.ahead_taken.count_ones() * 2 > u32::BITS {
+            return true;
+        }
+        books.ahead_refused = (books.ahead_refused + 1) % AHEAD_TRIAL_EVERY;
+        books.ahead_refused == 0
+    }
+
+    /// The reading ended: with the bytes, or without. `ahead`: of anybody's need.
+    pub fn end(&self, key: Key, ahead: bool, bytes: Option<Slice>) {
         let mut books = self.0.borrow_mut();
         if !matches!(books.entries.get(&key), Some(Entry::Coming(_))) {
             // It was forgotten meanwhile: what was read may be what is not there any more.
@@ -90,7 +111,7 @@ impl Chunks {
         }
         let Some(Entry::Coming(event)) = books.entries.remove(&key) else { return };
         if let Some(bytes) = bytes {
-            books.insert(key, bytes);
+            books.insert(key, ahead, bytes);
         }
         drop(books);
         event.notify_all();
@@ -100,7 +121,11 @@ impl Chunks {
     pub fn served(&self, key: Key, part: Range<usize>) {
         let mut books = self.0.borrow_mut();
         let books = &mut *books;
-        let Some(Entry::Here { served, shared, stamp, .. }) = books.entries.get_mut(&key) else { return };
+        let entry = books.entries.get_mut(&key);
+        let Some(Entry::Here { ahead, served, shared, stamp, .. }) = entry else { return };
+        if std::mem::take(ahead) {
+            books.ahead_taken = (books.ahead_taken << 1) | 1;
+        }
         let again = part.start < *served;
         *served = (*served).max(part.end);
         if again || *shared {
@@ -141,7 +166,7 @@ impl Chunks {
 }
 
 impl Books {
-    fn insert(&mut self, key: Key, bytes: Slice) {
+    fn insert(&mut self, key: Key, ahead: bool, bytes: Slice) {
         while self.used + bytes.len() > self.bytes_max && self.drop_oldest() {}
         if self.used + bytes.len() > self.bytes_max {
             return;
@@ -149,14 +174,17 @@ impl Books {
         self.used += bytes.len();
         self.stamp += 1;
         self.once.push_back((key, self.stamp));
-        self.entries.insert(key, Entry::Here { bytes, served: 0, shared: false, stamp: self.stamp });
+        self.entries.insert(key, Entry::Here { bytes, ahead, served: 0, shared: false, stamp: self.stamp });
     }
 
     fn drop_oldest(&mut self) -> bool {
         while let Some((key, queued)) = self.once.pop_front().or_else(|| self.again.pop_front()) {
             if self.is_valid(&key, queued)
-                && let Some(Entry::Here { bytes, .. }) = self.entries.remove(&key)
+                && let Some(Entry::Here { bytes, ahead, .. }) = self.entries.remove(&key)
             {
+                if ahead {
+                    self.ahead_taken <<= 1;
+                }
                 self.used -= bytes.len();
                 return true;
             }
@@ -189,7 +217,7 @@ mod tests {
 
     fn put(chunks: &Chunks, key: Key, bytes: usize) {
         chunks.begin(key);
-        chunks.end(key, Some(Slice::from(vec![0; bytes])));
+        chunks.end(key, false, Some(Slice::from(vec![0; bytes])));
     }
 
     fn here(chunks: &Chunks, key: Key) -> bool {
@@ -225,10 +253,27 @@ mod tests {
         put(&chunks, key(1, 0), 10);
         chunks.begin(key(0, 1));
         chunks.forget(key(0, 0).partition);
-        chunks.end(key(0, 1), Some(Slice::from(vec![0; 10])));
+        chunks.end(key(0, 1), false, Some(Slice::from(vec![0; 10])));
         assert!(!here(&chunks, key(0, 0)) && !here(&chunks, key(0, 1)));
         assert!(here(&chunks, key(1, 0)));
         assert_eq!(chunks.used(), 10);
+    }
+
+    #[test]
+    fn reading_ahead_is_given_up_where_it_is_never_used_in_time_and_taken_up_again() {
+        let chunks = Chunks::new(20);
+        let ahead = |number| {
+            chunks.begin(key(0, number));
+            chunks.end(key(0, number), true, Some(Slice::from(vec![0; 10])));
+        };
+        (0..20).for_each(ahead);
+        let tried = (0..160).filter(|_| chunks.ahead_pays()).count();
+        assert_eq!(tried, 10);
+        for number in 100..140 {
+            ahead(number);
+            chunks.served(key(0, number), 0..10);
+        }
+        assert!((0..160).all(|_| chunks.ahead_pays()));
     }
 
     #[test]
@@ -236,7 +281,7 @@ mod tests {
         let chunks = Chunks::new(100);
         chunks.begin(key(0, 0));
         assert!(matches!(chunks.find(key(0, 0)), Found::Coming(_)));
-        chunks.end(key(0, 0), None);
+        chunks.end(key(0, 0), false, None);
         assert!(matches!(chunks.find(key(0, 0)), Found::Absent));
         put(&chunks, key(0, 0), 10);
         (0..1000).for_each(|_| chunks.served(key(0, 0), 0..10));

@@ -152,12 +152,20 @@ async fn fetch(shard: &Rc<Shard>, ask: FetchAsk) -> Vec<Fetched> {
     for part in ask.parts {
         let one = fetch_part(shard, &part, left, min_one, holds_some).await;
         holds_some |= one.bytes > 0;
-        left = left.saturating_sub(one.bytes);
+        left = match fills_the_answer(&one, part.partition_max_bytes, left) {
+            true => 0,
+            false => left.saturating_sub(one.bytes),
+        };
         min_one &= one.bytes == 0;
         found.push(one);
     }
     shard.metrics.stage(Stage::FetchRead, began, shard.core.now());
     found
+}
+
+/// Whether it ended where the answer's room does: the others' batches would be read only to find that they do not fit.
+fn fills_the_answer(one: &Fetched, partition_max_bytes: usize, room: usize) -> bool {
+    room < partition_max_bytes && one.available > one.bytes
 }
 
 /// Reads for one partition.

@@ -104,20 +104,27 @@ async fn produce(shard: &Rc<Shard>, partition: PartitionId, value: &str) -> (Err
 }
 
 async fn fetch(shard: &Rc<Shard>, partition: PartitionId, fetch_offset: i64) -> Fetched {
-    let part = FetchPart {
-        place: 0,
-        partition,
+    fetch_all(shard, &[partition], fetch_offset, 1 << 20).await.remove(0)
+}
+
+async fn fetch_all(
+    shard: &Rc<Shard>,
+    partitions: &[PartitionId],
+    fetch_offset: i64,
+    max_bytes: usize,
+) -> Vec<Fetched> {
+    let part = |(place, partition): (usize, &PartitionId)| FetchPart {
+        place,
+        partition: *partition,
         fetch_offset,
         partition_max_bytes: 1 << 20,
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
     };
-    match shard
-        .ask(shard.core.id(), Ask::Fetch(FetchAsk { max_bytes: 1 << 20, min_one: true, parts: vec![part] }))
-        .await
-    {
-        Answer::Fetch(mut fetched) => fetched.remove(0),
-        _ => Fetched::failed(0, ErrorCode::UnknownServerError),
+    let parts = partitions.iter().enumerate().map(part).collect();
+    match shard.ask(shard.core.id(), Ask::Fetch(FetchAsk { max_bytes, min_one: true, parts })).await {
+        Answer::Fetch(fetched) => fetched,
+        _ => panic!("a fetch is answered with something else"),
     }
 }
 
@@ -163,6 +170,35 @@ fn after_an_error_of_the_disk_a_partition_is_offline_until_a_restart_and_the_res
         assert_eq!(led(&shard, lost).0, 1);
         assert_eq!(produce(&shard, lost, "again").await, (ErrorCode::None, 1));
         assert_eq!(fetch(&shard, lost, 0).await.high_watermark, 2);
+    });
+}
+
+#[test]
+fn what_finds_no_room_in_an_answer_is_not_read_from_disk_for_it() {
+    const BATCH_BYTES: usize = 60 << 10;
+    let disk = SimDisk::new();
+    live(&disk, |core, _| async move {
+        let shard = start(&core, Faults::default()).await;
+        let topic = create(&shard).await;
+        for index in 0..PARTITIONS {
+            for _ in 0..6 {
+                let (error, _) =
+                    produce(&shard, PartitionId { topic, index }, &"x".repeat(BATCH_BYTES)).await;
+                assert_eq!(error, ErrorCode::None);
+            }
+        }
+    });
+    live(&disk, |core, _| async move {
+        let shard = start(&core, Faults::default()).await;
+        let topic = topic_id(&shard);
+        let all: Vec<_> = (0..PARTITIONS).map(|index| PartitionId { topic, index }).collect();
+        let before = shard.store.counters().bytes_from_disk;
+        let fetched = fetch_all(&shard, &all, 0, 100 << 10).await;
+        let sizes: Vec<_> = fetched.iter().map(|one| one.bytes / BATCH_BYTES).collect();
+        assert_eq!(sizes, [1, 0, 0]);
+        assert!(fetched.iter().all(|one| one.available > BATCH_BYTES), "min_bytes counts them all");
+        let read = shard.store.counters().bytes_from_disk - before;
+        assert!((1..=7 * BATCH_BYTES as u64).contains(&read), "{read} bytes were read for one partition");
     });
 }
 

@@ -336,7 +336,7 @@ async fn begin(shared: &Rc<Shared>, source: &Source, number: u64, may_wait: bool
             }
         }
         if let Some(buf) = buf {
-            return Some(Coming::Task(start(shared, source, number, buf, Class::Fetch)));
+            return Some(Coming::Task(start(shared, source, number, buf, Need::Now)));
         }
         // Somebody else may have begun with it meanwhile: look again.
         buf = Some(match may_wait {
@@ -346,13 +346,20 @@ async fn begin(shared: &Rc<Shared>, source: &Source, number: u64, may_wait: bool
     }
 }
 
+/// Whether somebody waits for a chunk.
+#[derive(Clone, Copy)]
+enum Need {
+    Now,
+    Ahead,
+}
+
 /// Reads a chunk in a task of its own, so that it ends even if who wanted it has gone.
 fn start(
     shared: &Rc<Shared>,
     source: &Source,
     number: u64,
     buf: BufMut,
-    class: Class,
+    need: Need,
 ) -> Task<io::Result<Slice>> {
     let key = source.is_whole(number).then(|| source.key(shared, number));
     if let Some(key) = key {
@@ -361,11 +368,15 @@ fn start(
     let at_work = AtWork::begin(shared);
     let (shared, source) = (shared.clone(), source.clone());
     let core = shared.core.clone();
+    let (class, ahead) = match need {
+        Need::Now => (Class::Fetch, false),
+        Need::Ahead => (Class::CatchUp, true),
+    };
     core.spawn(class, async move {
         let guard = EndsReading { shared: &shared, key };
         let chunk = load(&shared, &source, source.chunk(number), buf).await;
         if let Some(key) = key {
-            shared.chunks.end(key, chunk.as_ref().ok().cloned());
+            shared.chunks.end(key, ahead, chunk.as_ref().ok().cloned());
         }
         drop(guard);
         drop(at_work);
@@ -384,7 +395,7 @@ impl Drop for EndsReading<'_> {
         if std::thread::panicking()
             && let Some(key) = self.key
         {
-            self.shared.chunks.end(key, None);
+            self.shared.chunks.end(key, false, None);
         }
     }
 }
@@ -432,8 +443,11 @@ fn read_ahead(shared: &Rc<Shared>, source: &Source, pieces: &Pieces) {
         if !lies_within || !matches!(shared.chunks.find(source.key(shared, number)), Found::Absent) {
             continue;
         }
+        if !shared.chunks.ahead_pays() {
+            return;
+        }
         let buf = shared.core.buffers().try_take(CHUNK_BYTES as usize, Reservation::CatchUp);
         let Some(buf) = buf else { return };
-        drop(start(shared, source, number, buf, Class::CatchUp));
+        drop(start(shared, source, number, buf, Need::Ahead));
     }
 }
