@@ -8,10 +8,36 @@ use std::thread::JoinHandle;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// How long a job may be expected to take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Length {
+    /// Milliseconds.
+    Short,
+    /// Giving back a large file's space: a second and more on some file systems. One at a time, so that nobody who
+    /// waits for space or for a batch waits behind a deletion.
+    Long,
+}
+
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    short: VecDeque<Job>,
+    long: VecDeque<Job>,
+    long_runs: bool,
     closed: bool,
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<(Job, Length)> {
+        if let Some(job) = self.short.pop_front() {
+            return Some((job, Length::Short));
+        }
+        if self.long_runs {
+            return None;
+        }
+        let job = self.long.pop_front()?;
+        self.long_runs = true;
+        Some((job, Length::Long))
+    }
 }
 
 #[derive(Default)]
@@ -39,9 +65,12 @@ impl Helpers {
         Ok(Arc::new(Helpers { shared, threads }))
     }
 
-    pub(crate) fn run(&self, job: Job) {
+    pub(crate) fn run(&self, length: Length, job: Job) {
         let mut queue = self.shared.queue.lock().expect("no code that can panic runs under this lock");
-        queue.jobs.push_back(job);
+        match length {
+            Length::Short => queue.short.push_back(job),
+            Length::Long => queue.long.push_back(job),
+        }
         drop(queue);
         self.shared.arrived.notify_one();
     }
@@ -49,18 +78,22 @@ impl Helpers {
 
 impl Shared {
     fn work(&self) {
-        while let Some(job) = self.next() {
+        while let Some((job, length)) = self.next() {
             // Jobs catch their own panics: one that does not must not take the thread with it.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            if length == Length::Long {
+                self.queue.lock().expect("no code that can panic runs under this lock").long_runs = false;
+            }
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<(Job, Length)> {
         let mut queue = self.queue.lock().expect("no code that can panic runs under this lock");
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(job) = queue.pop() {
                 return Some(job);
             }
+            // What is left of the long ones is the thread's that runs one.
             if queue.closed {
                 return None;
             }
@@ -80,5 +113,34 @@ impl Drop for Helpers {
             // A helper catches the panics of its jobs, and has nothing else to say.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_short_job_does_not_wait_behind_long_ones() {
+        let helpers = Helpers::start(2).unwrap();
+        let (done, finished) = mpsc::channel();
+        let (open, opened) = mpsc::channel::<()>();
+        let opened = Arc::new(Mutex::new(opened));
+        for number in 0..3 {
+            let (done, opened) = (done.clone(), opened.clone());
+            let job = move || {
+                opened.lock().unwrap().recv().unwrap();
+                done.send(number).unwrap();
+            };
+            helpers.run(Length::Long, Box::new(job));
+        }
+        let short = done.clone();
+        helpers.run(Length::Short, Box::new(move || short.send(9).unwrap()));
+        assert_eq!(finished.recv().unwrap(), 9);
+        (0..3).for_each(|_| open.send(()).unwrap());
+        drop(helpers);
+        drop(done);
+        assert_eq!(finished.iter().collect::<Vec<_>>(), [0, 1, 2], "in order, and before the end");
     }
 }

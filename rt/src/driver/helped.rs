@@ -2,6 +2,7 @@
 //! space. Each is a plain blocking call; a dropped future does not stop it.
 
 use crate::file::{DirEntry, Open};
+use crate::offload::Length;
 use crate::op::{Handle, HelperValue, NO_DATA, Op};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::io;
@@ -74,6 +75,14 @@ pub(crate) fn call_for(op: &mut Op) -> Option<Call> {
         | Op::Recv { .. }
         | Op::Send { .. } => return None,
     })
+}
+
+/// How long the call may be expected to take.
+pub(crate) fn length(op: &Op) -> Length {
+    match op {
+        Op::Unlink { .. } | Op::RemoveDirAll { .. } => Length::Long,
+        _short => Length::Short,
+    }
 }
 
 fn unit(f: impl FnOnce() -> io::Result<()> + Send + 'static) -> Call {

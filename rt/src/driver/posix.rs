@@ -7,7 +7,7 @@
 use crate::buf::{BufMut, Slice};
 use crate::driver::{Driver, Wait, helped, sockets};
 use crate::file::Sync;
-use crate::offload::Helpers;
+use crate::offload::{Helpers, Length};
 use crate::op::{Back, Done, Handle, HelperResult, HelperValue, Op, OpKey, Value};
 use crate::ready::Ready;
 use crate::stats::Stats;
@@ -80,10 +80,10 @@ impl Posix {
         })
     }
 
-    fn help(&mut self, key: OpKey, work: impl FnOnce() -> HelperResult + Send + 'static) {
+    fn help(&mut self, key: OpKey, length: Length, work: impl FnOnce() -> HelperResult + Send + 'static) {
         self.stats.helped += 1;
         let ready = self.ready.clone();
-        self.helpers.run(Box::new(move || ready.push_return(key, work())));
+        self.helpers.run(length, Box::new(move || ready.push_return(key, work())));
     }
 
     fn begin_connect(&mut self, key: OpKey, op: Op, addr: std::net::SocketAddr) {
@@ -191,22 +191,23 @@ impl Driver for Posix {
     }
 
     fn submit(&mut self, key: OpKey, mut op: Op) {
+        let length = helped::length(&op);
         if let Some(call) = helped::call_for(&mut op) {
-            return self.help(key, move || call().into());
+            return self.help(key, length, move || call().into());
         }
         match op {
             Op::Read { file, buf, pos } => {
                 let fd = file.fd().clone();
-                self.help(key, move || read(&fd, buf, pos));
+                self.help(key, length, move || read(&fd, buf, pos));
             }
             Op::Write { file, data, pos, sync } => {
                 let fd = file.fd().clone();
-                self.help(key, move || write(&fd, data, pos, sync));
+                self.help(key, length, move || write(&fd, data, pos, sync));
             }
             Op::Fsync { file, data_only } => {
                 let fd = file.fd().clone();
                 self.stats.syncs += 1;
-                self.help(key, move || {
+                self.help(key, length, move || {
                     let synced = if data_only { rustix::fs::fdatasync(&fd) } else { rustix::fs::fsync(&fd) };
                     synced.map(|()| HelperValue::Unit).map_err(io::Error::from).into()
                 });

@@ -192,9 +192,10 @@ impl Driver for Ring {
             None => self.submit_to_ring(key, op),
             Some(call) => {
                 self.stats.helped += 1;
+                let length = helped::length(&op);
                 self.hold(key, InFlight { op, pinned: None, helped: true });
                 let ready = self.ready.clone();
-                self.helpers.run(Box::new(move || ready.push_return(key, call().into())));
+                self.helpers.run(length, Box::new(move || ready.push_return(key, call().into())));
             }
         }
     }
