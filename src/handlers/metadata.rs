@@ -21,7 +21,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: MetadataRequest = request.decode()?;
     let wanted = Wanted::of(&body, request.version);
     let topics = match &wanted {
-        Wanted::Invalid => invalid(&body),
+        Wanted::Invalid => return request.answer(&invalid(request.shard, &body)),
         Wanted::All => {
             let metadata = request.shard.metadata.borrow();
             metadata.topics().map(|topic| known(topic)).collect()
@@ -73,7 +73,8 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn invalid<'a>(body: &MetadataRequest<'a>) -> Vec<MetadataResponseTopic<'a>> {
+/// Names no broker, as in Kafka.
+fn invalid<'a>(shard: &Shard, body: &MetadataRequest<'a>) -> MetadataResponse<'a> {
     let topics = body.topics.iter().flatten();
     let refused = topics.map(|topic| MetadataResponseTopic {
         error_code: ErrorCode::InvalidRequest as i16,
@@ -81,7 +82,12 @@ fn invalid<'a>(body: &MetadataRequest<'a>) -> Vec<MetadataResponseTopic<'a>> {
         topic_id: topic.topic_id,
         ..Default::default()
     });
-    refused.collect()
+    MetadataResponse {
+        cluster_id: Some(shard.metadata.borrow().cluster_id().to_owned().into()),
+        controller_id: -1,
+        topics: refused.collect(),
+        ..Default::default()
+    }
 }
 
 fn brokers(shard: &Rc<Shard>) -> Vec<MetadataResponseBroker<'static>> {
