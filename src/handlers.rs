@@ -21,6 +21,7 @@ mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
@@ -94,6 +95,7 @@ pub const SERVED: &[Served] = &[
     served(ApiKey::ApiVersions, 0, 4),
     served(ApiKey::CreateTopics, 2, 7),
     served(ApiKey::DeleteTopics, 1, 6),
+    served(ApiKey::DeleteRecords, 0, 2),
     served(ApiKey::InitProducerId, 0, 5),
     served(ApiKey::OffsetForLeaderEpoch, 2, 4),
     served(ApiKey::CreatePartitions, 0, 3),
@@ -237,6 +239,7 @@ async fn route(
         ApiKey::ConsumerGroupDescribe => consumer_group_describe::handle(&request).await,
         ApiKey::CreateTopics => create_topics::handle(&request).await,
         ApiKey::DeleteTopics => delete_topics::handle(&request).await,
+        ApiKey::DeleteRecords => delete_records::handle(&request).await,
         ApiKey::InitProducerId => init_producer_id::handle(&request).await,
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(&request).await,
         ApiKey::CreatePartitions => create_partitions::handle(&request).await,
@@ -246,3 +249,6 @@ async fn route(
         _ => Err(Unanswerable),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -217,7 +217,7 @@ impl Shard {
     fn work_for(self: Rc<Self>, from: CoreId, id: u64, ask: Ask, sent: Instant) {
         let class = match ask {
             Ask::Control(_) | Ask::Apply(_) | Ask::Begin(_) | Ask::Stop | Ask::Metrics => Class::Control,
-            Ask::Produce(_) | Ask::Group(_) => Class::Produce,
+            Ask::Produce(_) | Ask::Group(_) | Ask::DeleteRecords(_) => Class::Produce,
             Ask::Fetch(_) | Ask::Watch(_) | Ask::Offsets(_) | Ask::EpochEnds(_) => Class::Fetch,
         };
         // Metadata changes take effect in the order of the mail, before anything that comes after them.

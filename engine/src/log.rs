@@ -198,6 +198,8 @@ struct Shared {
     config: RefCell<LogConfig>,
     counters: Cell<Counters>,
     partition: RefCell<Option<PartitionFile>>,
+    /// One change of that file at a time.
+    stating: Semaphore,
     state: RefCell<State>,
 }
 

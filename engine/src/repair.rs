@@ -220,6 +220,11 @@ async fn look(
     let mut bases: Vec<Offset> =
         names.iter().filter_map(|name| names::parse_segment(name.to_str()?)).collect();
     bases.sort();
+    if let Ok(says) = &says {
+        // What lies wholly below the log start goes with the next start, gaps and all.
+        let behind = bases.iter().skip(1).take_while(|next| **next <= says.log_start).count();
+        bases.drain(..behind);
+    }
     let mut facts = PartitionFacts { dir, id, says, saved, segments: Vec::new(), faults: Vec::new() };
     let mut before = (bases.first().copied().unwrap_or(Offset::ZERO), LeaderEpoch::UNKNOWN);
     for (at, &base) in bases.iter().enumerate() {

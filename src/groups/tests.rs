@@ -1,13 +1,10 @@
 //! One core of a broker over the simulated disk, asked by frames as a connection would.
 
-use std::borrow::Cow;
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use engine::log::Faults;
 use net::api::ApiKey;
-use net::header::{RequestHeader, ResponseHeader};
 use net::messages::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use net::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use net::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
@@ -19,46 +16,17 @@ use net::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
 };
 use net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
-use net::wire::{Decode, Encode, Reader, Writer};
 use rt::sim::{CrashPlan, Fault, OpKind, Sim, SimConfig, SimDisk, Stopped};
 use rt::{Class, Core};
 
 use super::*;
-use crate::handlers::{self, Reply};
+use crate::handlers::tests::ask;
 use crate::shard::tests::{live, settings, start_with, try_create};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TOPIC: &str = "orders";
 const GROUP: &str = "g";
-
-fn frame(key: ApiKey, version: i16, body: &impl Encode) -> Slice {
-    let header = RequestHeader { key, version, correlation_id: 7, client_id: Cow::Borrowed("test") };
-    let mut writer = Writer::new();
-    header.encode(&mut writer).expect("a header");
-    body.encode(&mut writer, version).expect("the version can say it");
-    Slice::from(writer.into_body().expect("it is small"))
-}
-
-/// The bytes of an answer.
-struct Told(Vec<u8>, ApiKey, i16);
-
-impl Told {
-    fn read<'a, T: Decode<'a>>(&'a self) -> T {
-        let mut reader = Reader::new(&self.0[4..]);
-        ResponseHeader::decode(&mut reader, self.1, self.2).expect("a header");
-        T::decode(&mut reader, self.2).expect("a body")
-    }
-}
-
-async fn ask(shard: &Rc<Shard>, key: ApiKey, version: i16, body: &impl Encode) -> Told {
-    let received = shard.core.now();
-    match handlers::handle(shard.clone(), CLIENT, frame(key, version, body), received).await.reply {
-        Reply::Bytes(slices) => Told(slices.iter().flat_map(|slice| slice.to_vec()).collect(), key, version),
-        other => panic!("{key:?} v{version} was answered with {other:?}"),
-    }
-}
 
 /// A broker with a topic and a coordinator that has loaded.
 async fn begin(core: &Core, arguments: &[&str]) -> Rc<Shard> {

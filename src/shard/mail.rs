@@ -45,6 +45,7 @@ pub enum Ask {
     Watch(WatchAsk),
     Offsets(Vec<OffsetAsk>),
     EpochEnds(Vec<EpochEndAsk>),
+    DeleteRecords(Vec<DeleteAsk>),
     Group(GroupAsk),
     /// To core 0 only.
     Control(ControllerRequest),
@@ -76,6 +77,7 @@ pub enum Answer {
     Ready,
     Offsets(Vec<OffsetFound>),
     EpochEnds(Vec<EpochEndFound>),
+    DeletedRecords(Vec<Deleted>),
     Group(Vec<GroupFound>),
     Control(ControllerAnswer),
     Applied,
@@ -247,4 +249,19 @@ pub struct EpochEndFound {
     pub error: ErrorCode,
     pub epoch: i32,
     pub end_offset: i64,
+}
+
+#[derive(Debug)]
+pub struct DeleteAsk {
+    pub place: usize,
+    pub partition: PartitionId,
+    /// Everything below goes; -1 is the high watermark.
+    pub offset: i64,
+}
+
+#[derive(Debug)]
+pub struct Deleted {
+    pub place: usize,
+    /// The log start, once it is durable.
+    pub outcome: Result<i64, ErrorCode>,
 }

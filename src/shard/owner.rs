@@ -15,8 +15,8 @@ use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::{before, join_all};
 use crate::shard::mail::{
-    Answer, Ask, EpochEndAsk, EpochEndFound, FetchAsk, FetchPart, Fetched, OffsetAsk, OffsetFound,
-    ProduceAsk, ProducePart, Produced, Wait, WantedOffset, WatchAsk,
+    Answer, Ask, DeleteAsk, Deleted, EpochEndAsk, EpochEndFound, FetchAsk, FetchPart, Fetched, OffsetAsk,
+    OffsetFound, ProduceAsk, ProducePart, Produced, Wait, WantedOffset, WatchAsk,
 };
 use crate::shard::space;
 
@@ -31,6 +31,9 @@ pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
         Ask::Offsets(asks) => Answer::Offsets(join_all(asks.into_iter().map(|ask| offset(shard, ask))).await),
         Ask::EpochEnds(asks) => {
             Answer::EpochEnds(join_all(asks.into_iter().map(|ask| epoch_end(shard, ask))).await)
+        }
+        Ask::DeleteRecords(asks) => {
+            Answer::DeletedRecords(join_all(asks.into_iter().map(|ask| delete_records(shard, ask))).await)
         }
         Ask::Group(ask) => Answer::Group(groups::answer(shard, ask).await),
         Ask::Control(request) => Answer::Control(match shard.controller() {
@@ -333,5 +336,30 @@ async fn epoch_end(shard: &Rc<Shard>, ask: EpochEndAsk) -> EpochEndFound {
             Some((epoch, end)) => answer(ErrorCode::None, epoch.0, end.0),
             None => answer(ErrorCode::None, -1, -1),
         },
+    }
+}
+
+async fn delete_records(shard: &Rc<Shard>, ask: DeleteAsk) -> Deleted {
+    Deleted { place: ask.place, outcome: raise_start(shard, &ask).await }
+}
+
+async fn raise_start(shard: &Rc<Shard>, ask: &DeleteAsk) -> Result<i64, ErrorCode> {
+    let log = leader_log(shard, ask.partition, -1).await?;
+    let config = log.config();
+    if config.compacted && !config.deletes {
+        return Err(ErrorCode::PolicyViolation);
+    }
+    let high_watermark = log.high_watermark();
+    let to = if ask.offset == -1 { high_watermark } else { Offset(ask.offset) };
+    if to < Offset::ZERO || to > high_watermark {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    match log.delete_records(to).await {
+        Ok(log_start) => Ok(log_start.0),
+        Err(AppendError::Storage(_)) if log.is_closed() => Err(ErrorCode::NotLeaderOrFollower),
+        Err(why) => {
+            rt::say!("corelog: the log start in {} stays: {why:?}", log.dir().display());
+            Err(ErrorCode::KafkaStorageError)
+        }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn batch(value: &str) -> Slice {
     Slice::from(builder.finish())
 }
 
-async fn produce(shard: &Rc<Shard>, partition: PartitionId, value: &str) -> (ErrorCode, i64) {
+pub(crate) async fn produce(shard: &Rc<Shard>, partition: PartitionId, value: &str) -> (ErrorCode, i64) {
     let part = ProducePart { place: 0, partition, records: batch(value) };
     let ask = ProduceAsk { wait: Wait::AtMost(Duration::from_secs(5)), parts: vec![part] };
     match shard.ask(shard.core.id(), Ask::Produce(ask)).await {
@@ -103,7 +103,7 @@ async fn produce(shard: &Rc<Shard>, partition: PartitionId, value: &str) -> (Err
     }
 }
 
-async fn fetch(shard: &Rc<Shard>, partition: PartitionId, fetch_offset: i64) -> Fetched {
+pub(crate) async fn fetch(shard: &Rc<Shard>, partition: PartitionId, fetch_offset: i64) -> Fetched {
     fetch_all(shard, &[partition], fetch_offset, 1 << 20).await.remove(0)
 }
 

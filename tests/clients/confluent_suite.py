@@ -241,38 +241,58 @@ def log_append_time(c):
         expect((kind, at >= before), (2, True), f"timestamp type and time {at}")
 
 
+def refusal(future):
+    """The error code that a call of the admin client ends with."""
+    try:
+        future.result(ADMIN_TIMEOUT_S)
+    except KafkaException as error:
+        return error.args[0].code()
+    return KafkaError.NO_ERROR
+
+
 @suite.case("topics: duplicate, bad count, more partitions, delete")
 def topic_admin(c):
     topic = c.create("admin", 2)
 
-    def code(future):
-        try:
-            future.result(ADMIN_TIMEOUT_S)
-        except KafkaException as error:
-            return error.args[0].code()
-        return KafkaError.NO_ERROR
-
     again = c.admin.create_topics([NewTopic(topic, 2, 1)])[topic]
-    expect(code(again), KafkaError.TOPIC_ALREADY_EXISTS, "created twice")
+    expect(refusal(again), KafkaError.TOPIC_ALREADY_EXISTS, "created twice")
     name = fresh("badrf")
-    expect(code(c.admin.create_topics([NewTopic(name, 1, 9)])[name]), KafkaError.INVALID_REPLICATION_FACTOR, "9 replicas")
+    expect(refusal(c.admin.create_topics([NewTopic(name, 1, 9)])[name]), KafkaError.INVALID_REPLICATION_FACTOR, "9 replicas")
     name = fresh("badcfg")
-    expect(code(c.admin.create_topics([NewTopic(name, 1, 1, config={"no.such.config": "1"})])[name]), KafkaError.INVALID_CONFIG, "unknown config")
+    expect(refusal(c.admin.create_topics([NewTopic(name, 1, 1, config={"no.such.config": "1"})])[name]), KafkaError.INVALID_CONFIG, "unknown config")
     name = fresh("dry")
-    expect(code(c.admin.create_topics([NewTopic(name, 1, 1)], validate_only=True)[name]), KafkaError.NO_ERROR, "validated only")
+    expect(refusal(c.admin.create_topics([NewTopic(name, 1, 1)], validate_only=True)[name]), KafkaError.NO_ERROR, "validated only")
     expect(name in c.admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics, False, "a validated topic in the list")
-    expect(code(c.admin.create_partitions([NewPartitions(topic, 2)])[topic]), KafkaError.INVALID_PARTITIONS, "no more than before")
-    expect(code(c.admin.create_partitions([NewPartitions(topic, 5)])[topic]), KafkaError.NO_ERROR, "five partitions")
+    expect(refusal(c.admin.create_partitions([NewPartitions(topic, 2)])[topic]), KafkaError.INVALID_PARTITIONS, "no more than before")
+    expect(refusal(c.admin.create_partitions([NewPartitions(topic, 5)])[topic]), KafkaError.NO_ERROR, "five partitions")
     for _ in until(READ_DEADLINE_S, "five partitions"):
         if len(c.admin.list_topics(topic, timeout=ADMIN_TIMEOUT_S).topics[topic].partitions) == 5:
             break
     c.send(topic, records(10), partition=4, acks="all")
     check_partition(c, topic, 4, records(10))
-    expect(code(c.admin.delete_topics([topic])[topic]), KafkaError.NO_ERROR, "delete")
+    expect(refusal(c.admin.delete_topics([topic])[topic]), KafkaError.NO_ERROR, "delete")
     for _ in until(READ_DEADLINE_S, "the topic to go"):
         if topic not in c.admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics:
             break
-    expect(code(c.admin.delete_topics([topic])[topic]), KafkaError.UNKNOWN_TOPIC_OR_PART, "delete twice")
+    expect(refusal(c.admin.delete_topics([topic])[topic]), KafkaError.UNKNOWN_TOPIC_OR_PART, "delete twice")
+
+
+@suite.case("records deleted from the front")
+def records_deleted(c):
+    topic, what = c.create("front", 2), records(40)
+    c.send(topic, what, partition=0, acks="all")
+    where = TopicPartition(topic, 0, 25)
+    deleted = c.admin.delete_records([where], request_timeout=ADMIN_TIMEOUT_S)[where].result(ADMIN_TIMEOUT_S)
+    expect(deleted.low_watermark, 25, "low watermark")
+    consumer = c.consumer()
+    expect(consumer.get_watermark_offsets(TopicPartition(topic, 0), ADMIN_TIMEOUT_S), (25, 40), "watermarks")
+    consumer.close()
+    # A batch is served whole; the client passes over what lies before its position.
+    check_partition(c, topic, 0, what[25:], first=25)
+    where = TopicPartition(topic, 0, 41)
+    expect(refusal(c.admin.delete_records([where])[where]), KafkaError.OFFSET_OUT_OF_RANGE, "more than there is")
+    where = TopicPartition(topic, 0, OFFSET_END)
+    expect(c.admin.delete_records([where])[where].result(ADMIN_TIMEOUT_S).low_watermark, 40, "everything")
 
 
 @suite.case("configs described")

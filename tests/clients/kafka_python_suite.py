@@ -199,5 +199,21 @@ def topic_admin(c):
     refused(kafka_errors.UnknownTopicOrPartitionError, lambda: c.admin.delete_topics([topic]))
 
 
+@suite.case("records deleted from the front")
+def records_deleted(c):
+    topic, what = c.create("kp-front"), sendable(40)
+    c.send(topic, what, partition=0, acks="all")
+    where, count = TopicPartition(topic, 0), len(what)
+    deleted = c.admin.delete_records({where: 20})
+    expect(next(iter(deleted.values()))["low_watermark"], 20, "low watermark")
+    got = c.read(topic, 0, "beginning", count - 20)
+    expect([m.offset for m in got], list(range(20, count)), "offsets that are left")
+    try:
+        c.admin.delete_records({where: count + 1})
+        raise AssertionError("records were deleted that are not there")
+    except kafka_errors.OffsetOutOfRangeError:
+        pass
+
+
 if __name__ == "__main__":
     suite.main(Context)

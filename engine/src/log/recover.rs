@@ -55,9 +55,13 @@ struct Recovery<'a> {
 pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError> {
     how.chunks.forget(how.id);
     let recovery = Recovery { core, how: &how, searched: Cell::default(), notes: RefCell::default() };
-    let found = recovery.segments().await?;
+    let mut found = recovery.segments().await?;
     let mut partition = recovery.partition(found.is_empty()).await?;
     let log_start = partition.current.log_start;
+    // A start that was raised takes its segments away in no order that survives the power: some may be back, with gaps.
+    let behind = found.iter().skip(1).take_while(|next| next.base <= log_start).count();
+    recovery.drop_segments(&found[..behind]).await?;
+    found.drain(..behind);
     let cut = partition.current.truncation.filter(|truncation| truncation.under_way);
     let saved = recovery.checkpoint(&found, &partition.current)?;
     let (segments, mut progress, last_block) = match found.is_empty() {
@@ -68,10 +72,11 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         recovery.finish_truncation(&mut partition).await?;
     }
     let (epoch, end) = (recovery.begin_epoch(&mut progress)?, progress.end);
-    let log_start = log_start.max(segments.first().map_or(log_start, |segment| segment.base));
+    let log_start = log_start.max(segments.first().map_or(log_start, |segment| segment.base)).min(end);
+    progress.epochs.truncate_start(log_start);
     let state = State {
         segments,
-        log_start: log_start.min(end),
+        log_start,
         high_watermark: end,
         durable_end: end,
         synced_end: end,
@@ -114,6 +119,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         at_work: Cell::new(0),
         idle: Default::default(),
         syncing: Semaphore::new(1),
+        stating: Semaphore::new(1),
         zeroed: Default::default(),
         config: RefCell::new(how.config),
         counters: Cell::new(counters),

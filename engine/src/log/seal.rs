@@ -6,7 +6,7 @@ use crate::checkpoint::Saved;
 use crate::ids::Offset;
 use crate::index::SealedIndex;
 use crate::names;
-use crate::segment::{CRC_CHUNK_BYTES, ChunkCrcs, Index};
+use crate::segment::{CRC_CHUNK_BYTES, ChunkCrcs, Index, Segment};
 use rt::{Class, File, Open, Reservation, Slice, Sync};
 use std::io;
 use std::rc::Rc;
@@ -38,11 +38,12 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
     });
 }
 
-/// Waits until no segment is being sealed.
-pub(super) async fn settled(shared: &Shared) {
+/// Waits until no segment that begins below `to` is being sealed.
+pub(super) async fn settled(shared: &Shared, to: Offset) {
     loop {
         let changed = shared.zeroed.listen();
-        if !shared.state.borrow().segments.iter().any(|segment| segment.sealing) {
+        let sealing = |segment: &Segment| segment.sealing && segment.base < to;
+        if !shared.state.borrow().segments.iter().any(sealing) {
             return;
         }
         changed.await;

@@ -5,6 +5,7 @@
 //! that finds the intent does all of it again (A2). Only then may an append follow, in the new epoch (A1).
 
 use super::scan::{Scan, Step, Window};
+use super::truncate::store_fact;
 use super::{AppendError, PanicPoisons, Shared, ahead, append, seal, wait_for};
 use crate::batch::Batch;
 use crate::ids::{FilePos, LeaderEpoch, Offset};
@@ -91,7 +92,7 @@ async fn settle(shared: &Rc<Shared>) -> Result<(), AppendError> {
         wait_for(shared, &shared.durable, Offset(end.0 - 1), |state| state.durable_end).await?;
     }
     ahead::cleared(shared, base, u64::MAX).await;
-    seal::settled(shared).await;
+    seal::settled(shared, Offset(i64::MAX)).await;
     seal::sync(shared).await?;
     Ok(())
 }
@@ -157,13 +158,8 @@ async fn next_batch(scan: &mut Scan) -> io::Result<Option<(u64, Offset, u64)>> {
 
 /// Makes a fact of the partition durable.
 async fn note(shared: &Shared, change: impl FnOnce(&mut names::Partition)) -> Result<(), AppendError> {
-    let file = shared.partition.borrow_mut().take();
-    let Some(mut file) = file else {
-        return Err(AppendError::Storage("the log start is being moved".into()));
-    };
-    let stored = file.store(&shared.core, change).await;
-    *shared.partition.borrow_mut() = Some(file);
-    stored.map_err(|error| {
+    let _turn = shared.stating.acquire(1).await;
+    store_fact(shared, change).await.map_err(|error| {
         shared.poison(format!("noting a truncation of {} failed: {error}", shared.dir.display()));
         AppendError::Storage(format!("noting a truncation failed: {error}"))
     })

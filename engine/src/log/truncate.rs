@@ -1,6 +1,6 @@
 //! The front of a log: what retention and DeleteRecords take away. The log start is durable before a file goes (A5).
 
-use super::{AppendError, AtWork, PanicPoisons, Shared, grow};
+use super::{AppendError, AtWork, PanicPoisons, Shared, grow, seal};
 use crate::ids::Offset;
 use crate::names;
 use crate::retention::{self, Aged, Limits};
@@ -66,23 +66,35 @@ fn aged(state: &super::State) -> Vec<Aged> {
     aged.collect()
 }
 
-/// Moves the log start, durably, and then drops the segments below it.
+/// Moves the log start, durably, and then drops the segments below it. Retention and several clients may do so at a
+/// time: each goes on where the one before it ended.
 async fn raise(shared: &Rc<Shared>, to: Offset) -> Result<(), AppendError> {
     let _at_work = AtWork::begin(shared);
     let _guard = PanicPoisons(shared);
     let failed =
         |error: std::io::Error| AppendError::Storage(format!("moving the log start failed: {error}"));
-    let file = shared.partition.borrow_mut().take();
-    let Some(mut file) = file else {
-        return Err(AppendError::Storage("the log start is being moved already".into()));
+    let _turn = shared.stating.acquire(1).await;
+    let (log_start, synced_end) = {
+        let state = shared.state.borrow();
+        state.check_open()?;
+        (state.log_start, state.synced_end)
     };
-    let stored = file.store(&shared.core, |partition| partition.log_start = to).await;
-    *shared.partition.borrow_mut() = Some(file);
-    stored.map_err(failed)?;
+    if to > log_start {
+        if to > synced_end {
+            // Or a host that dies under `write` comes back with a log that starts behind its end, and hides what follows.
+            seal::sync(shared).await?;
+        }
+        store_fact(shared, |partition| partition.log_start = to).await.map_err(failed)?;
+        let mut state = shared.state.borrow_mut();
+        state.log_start = to;
+        state.epochs.truncate_start(to);
+    }
+    // One that is being sealed would leave its index file behind.
+    seal::settled(shared, to).await;
     let gone = {
         let mut state = shared.state.borrow_mut();
-        state.log_start = state.log_start.max(to);
-        let keep = state.segments.iter().skip(1).take_while(|next| next.base <= to).count();
+        let log_start = state.log_start;
+        let keep = state.segments.iter().skip(1).take_while(|next| next.base <= log_start).count();
         state.segments.drain(..keep).map(|segment| segment.base).collect::<Vec<_>>()
     };
     shared.moved.notify_all();
@@ -92,6 +104,20 @@ async fn raise(shared: &Rc<Shared>, to: Offset) -> Result<(), AppendError> {
         let _ = shared.core.unlink(shared.dir.join(names::index(base))).await;
     }
     Ok(())
+}
+
+/// Makes a fact of the partition durable. The caller holds the permit of `stating`.
+pub(super) async fn store_fact(
+    shared: &Shared,
+    change: impl FnOnce(&mut names::Partition),
+) -> std::io::Result<()> {
+    let file = shared.partition.borrow_mut().take();
+    let Some(mut file) = file else {
+        return Err(std::io::Error::other("a change before it did not come to its end"));
+    };
+    let stored = file.store(&shared.core, change).await;
+    *shared.partition.borrow_mut() = Some(file);
+    stored
 }
 
 pub(super) async fn delete(shared: &Rc<Shared>) -> std::io::Result<()> {

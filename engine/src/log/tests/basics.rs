@@ -228,11 +228,13 @@ fn times_are_found_and_the_log_start_moves() {
         assert_eq!(log.offset_of_max_timestamp().await.expect("finds").map(|f| f.0), Some(Offset(99)));
         assert_eq!(log.delete_records(Offset(60)).await, Ok(Offset(60)));
         assert_eq!(log.read(Offset(59), 10, true, Offset(100)).await.err(), Some(ReadError::OutOfRange));
+        assert_eq!(log.end_offset_for_epoch(LeaderEpoch(0)), Some((LeaderEpoch(0), Offset(60))));
         let saved = log.close().await.expect("closes");
         for (epoch, checkpoint) in [(2, Some(saved)), (3, None)] {
             let how = OpenLog { checkpoint, config: config.clone(), ..open_log(dir.clone(), epoch) };
             let log = Log::open(&core, how).await.expect("opens again");
             assert_eq!(log.log_start_offset(), Offset(60));
+            assert_eq!(log.end_offset_for_epoch(LeaderEpoch(0)), Some((LeaderEpoch(0), Offset(60))));
             assert_eq!(read_all(&log, Offset(60)).await.len(), 40);
         }
     });

@@ -30,6 +30,8 @@ pub(super) struct Setup {
     pub appends: u32,
     /// Lives truncate their log as well.
     pub truncates: bool,
+    /// Lives raise its start, some of them twice at a time.
+    pub raises: bool,
 }
 
 impl Setup {
@@ -44,6 +46,7 @@ impl Setup {
             value_bytes: 700,
             appends: APPENDS,
             truncates: false,
+            raises: false,
         }
     }
 }
@@ -55,6 +58,8 @@ struct Model {
     assigned: BTreeMap<(i32, i64), Vec<u8>>,
     /// Per life: its epoch, and where the log ended when it began.
     begun: Vec<(i32, i64)>,
+    /// The highest log start that was promised, and the highest that was asked for.
+    starts: (i64, i64),
     violation: Option<String>,
 }
 
@@ -71,9 +76,16 @@ impl Model {
         }
     }
 
-    fn check(&mut self, epoch: i32, end: i64, found: &[(i64, i32, Vec<u8>)], keeps: bool) {
-        for (at, (offset, batch_epoch, value)) in found.iter().enumerate() {
-            if *offset != at as i64 {
+    fn check(&mut self, epoch: i32, start: i64, end: i64, found: &[(i64, i32, Vec<u8>)], keeps: bool) {
+        let (promised, asked) = self.starts;
+        if start > asked || (keeps && start < promised) || start > end {
+            return self.fail(format!("the log is {start}..{end}, its start {promised} to {asked}"));
+        }
+        // A host that died under `write` may have taken the end with it; what comes now was never asked to go.
+        self.starts = (start, asked.min(end));
+        self.acked.retain(|offset, _| *offset >= start);
+        for ((offset, batch_epoch, value), at) in found.iter().zip(start..) {
+            if *offset != at {
                 return self.fail(format!("offset {offset} where {at} belongs"));
             }
             if self.assigned.get(&(*batch_epoch, *offset)) != Some(value) {
@@ -85,7 +97,7 @@ impl Model {
             }
         }
         let lost = self.acked.iter().find(|(offset, (epoch, value))| {
-            found.get(**offset as usize).is_none_or(|(_, e, v)| (e, v) != (epoch, value))
+            found.get((**offset - start) as usize).is_none_or(|(_, e, v)| (e, v) != (epoch, value))
         });
         match lost {
             Some((offset, _)) if keeps => {
@@ -135,7 +147,10 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
         Ok(found) => found,
         Err(why) => return model.borrow_mut().fail(why),
     };
-    model.borrow_mut().check(log.leader_epoch().0, log.log_end_offset().0, &found, setup.keeps);
+    let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
+    model.borrow_mut().check(log.leader_epoch().0, start, end, &found, setup.keeps);
+    let raise = |_| core.spawn(Class::Control, raise(core.clone(), log.clone(), model.clone()));
+    let raising: Vec<_> = (0..if setup.raises { 2 } else { 0 }).map(raise).collect();
     append_all(&core, &store, &log, setup, &model).await;
     if setup.truncates {
         let end = log.log_end_offset();
@@ -147,6 +162,9 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
             other => return model.borrow_mut().fail(format!("truncating to {to}: {other:?}")),
         }
         append_all(&core, &store, &log, setup, &model).await;
+    }
+    for task in raising {
+        task.await.expect("raising does not panic");
     }
     if core.random_u64() & 3 == 0 {
         store.close().await.expect("closes");
@@ -178,8 +196,28 @@ async fn write(log: Log, setup: Setup, writer: u32, model: Rc<RefCell<Model>>) {
     }
 }
 
+/// Raises the log start again and again to somewhere below the high watermark.
+async fn raise(core: Core, log: Log, model: Rc<RefCell<Model>>) {
+    for _ in 0..6 {
+        core.yield_now().await;
+        let (start, end) = (log.log_start_offset().0, log.high_watermark().0);
+        let to = start + (core.random_u64() % ((end - start).unsigned_abs() + 1)).cast_signed();
+        let (_, asked) = model.borrow().starts;
+        model.borrow_mut().starts.1 = asked.max(to);
+        match log.delete_records(Offset(to)).await {
+            Ok(reached) if reached.0 >= to => {
+                let mut model = model.borrow_mut();
+                model.starts.0 = model.starts.0.max(reached.0);
+                model.acked.retain(|offset, _| *offset >= reached.0);
+            }
+            Ok(reached) => return model.borrow_mut().fail(format!("asked for {to}, raised to {reached}")),
+            Err(_) => return,
+        }
+    }
+}
+
 async fn try_read_all(log: &Log) -> Result<Vec<(i64, i32, Vec<u8>)>, String> {
-    let mut at = Offset(0);
+    let mut at = log.log_start_offset();
     while at < log.high_watermark() {
         let out =
             log.read(at, 1 << 20, true, log.high_watermark()).await.map_err(|e| format!("{e:?} at {at}"))?;
@@ -189,7 +227,7 @@ async fn try_read_all(log: &Log) -> Result<Vec<(i64, i32, Vec<u8>)>, String> {
         }
         at = out.next;
     }
-    Ok(read_all(log, Offset(0)).await)
+    Ok(read_all(log, log.log_start_offset()).await)
 }
 
 /// Lives until something breaks. The disk survives each; everything else goes with it.
@@ -274,6 +312,18 @@ fn hazard_a2_a_truncation_is_done_or_done_again_wherever_the_power_goes() {
     PLANS.into_iter().for_each(|plan| holds(truncating(plan), 25));
     let faults = Faults { no_intent: true, ..Faults::default() };
     is_caught(Setup { faults, ..truncating(CrashPlan::RANDOM) }, 200);
+}
+
+#[test]
+fn a_raised_log_start_is_where_it_was_promised_wherever_the_power_goes() {
+    let raising = |plan| Setup { raises: true, lives: 10, ..Setup::fsync(plan) };
+    PLANS.into_iter().for_each(|plan| holds(raising(plan), 25));
+    let durability = Durability::Write { flush_messages: 0, flush_ms: 0 };
+    for (plan, keeps) in [(CrashPlan::KILLED, true), (CrashPlan::RANDOM, false)] {
+        holds(Setup { durability, keeps, ..raising(plan) }, 25);
+    }
+    let faults = Faults { skip_flush: true, ..Faults::default() };
+    is_caught(Setup { faults, ..raising(CrashPlan::STRICT) }, 40);
 }
 
 #[test]

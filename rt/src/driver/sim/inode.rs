@@ -142,10 +142,12 @@ impl Inode {
     pub(super) fn truncate(&mut self, len: u64) {
         if len < self.now.len {
             let end = self.now.len.max(self.durable.len).next_multiple_of(PAGE);
-            let before = self.now.len;
+            let (before, mut allocated) = (self.now.len, self.allocated.clone());
             self.zero(len..end);
             self.now.len = before;
-            self.allocated.retain(|page| page * PAGE < len);
+            // Nothing is allocated here, also where the file was unlinked and holds nothing any more.
+            allocated.retain(|page| page * PAGE < len);
+            self.allocated = allocated;
         }
         self.now.len = len;
         self.now.cut();
