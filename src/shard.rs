@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use coord::metadata::{Change, Image};
+use coord::producer_ids;
 use engine::folder::Folder;
 use engine::ids::PartitionId;
 use engine::store::Store;
@@ -86,20 +87,13 @@ impl RequestMemory {
     }
 }
 
-/// Producer ids that this core may still hand out.
-#[derive(Debug, Default)]
-pub struct ProducerIds {
-    pub next: i64,
-    pub end: i64,
-}
-
 pub struct Shard {
     pub core: Core,
     pub settings: Arc<Settings>,
     pub metadata: RefCell<Image>,
     pub ownership: RefCell<Ownership>,
     pub sessions: RefCell<Sessions>,
-    pub producer_ids: RefCell<ProducerIds>,
+    pub producer_ids: RefCell<producer_ids::Block>,
     pub metrics: Metrics,
     pub(crate) losses: RefCell<Losses>,
     /// Topics that are being created because clients asked for them.

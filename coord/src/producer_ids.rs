@@ -14,9 +14,6 @@ pub const BLOCK_IDS: u32 = 1000;
 /// The most ids one command may take.
 pub const BLOCK_IDS_MAX: u32 = 1_000_000;
 
-/// A broker asks for its next block when it has fewer ids left than this.
-const LOW_WATER: i64 = 100;
-
 /// The cluster's side: where the next block starts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allocator {
@@ -44,41 +41,20 @@ impl Allocator {
     }
 }
 
-/// One broker's side: the ids it may still give.
+/// One core's side: the ids it may still give.
 #[derive(Debug, Default)]
-pub struct Block {
-    current: Range<i64>,
-    following: Range<i64>,
-}
+pub struct Block(Range<i64>);
 
 impl Block {
-    /// A fresh id, or `None` while a block is on its way (COORDINATOR_LOAD_IN_PROGRESS to the client).
+    /// A fresh id; `None` if another block is needed.
     pub fn take(&mut self) -> Option<ProducerId> {
-        if self.current.is_empty() {
-            self.current = std::mem::take(&mut self.following);
-        }
-        self.current.next().map(ProducerId)
+        self.0.next().map(ProducerId)
     }
 
-    /// Whether the broker should ask for another block now. The caller keeps at most one request in flight.
-    pub fn wants_more(&self) -> bool {
-        let left = (self.current.end - self.current.start).max(0);
-        self.following.is_empty() && left < LOW_WATER
-    }
-
-    /// Adds a block that an applied command gave to this incarnation of this broker.
-    pub fn add(&mut self, block: Range<i64>) {
-        assert!(block.start >= self.current.end, "blocks come in rising order");
-        assert!(block.start >= self.following.end, "blocks come in rising order");
-        if self.current.is_empty() {
-            self.current = std::mem::replace(&mut self.following, block);
-            if self.current.is_empty() {
-                self.current = std::mem::take(&mut self.following);
-            }
-        } else if self.following.is_empty() {
-            self.following = block;
-        }
-        // A third block is dropped: ids may be wasted, never repeated.
+    /// A block that an applied command gave to this incarnation of this broker. What is left of the one before is lost:
+    /// of two requests that each asked for a block, the second one's is used up.
+    pub fn replace(&mut self, block: Range<i64>) {
+        self.0 = block;
     }
 }
 
@@ -98,16 +74,12 @@ mod tests {
             let broker = &mut brokers[(random >> 33) as usize % 3];
             match (random >> 40) % 50 {
                 0 => *broker = Block::default(),
-                1 => broker.add(cluster.allocate(BLOCK_IDS).expect("ids are left")),
+                1 => broker.replace(cluster.allocate(BLOCK_IDS).expect("ids are left")),
                 2 => cluster = Allocator::starting_at(cluster.next()).expect("it is an id"),
-                3.. => {
-                    if broker.wants_more() {
-                        broker.add(cluster.allocate(10).expect("ids are left"));
-                    }
-                    if let Some(id) = broker.take() {
-                        assert!(given.insert(id), "{id} twice");
-                    }
-                }
+                3.. => match broker.take() {
+                    Some(id) => assert!(given.insert(id), "{id} twice"),
+                    None => broker.replace(cluster.allocate(10).expect("ids are left")),
+                },
             }
         }
         assert!(given.len() > 10_000);

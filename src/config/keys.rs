@@ -338,7 +338,7 @@ pub const KEYS: &[Key] = &[
         "limits.connection_bytes_in_flight_max",
         Kind::BytesOrAuto { min: 64 * KIB, max: GIB },
         "\"auto\"",
-        "Bytes of those requests and of unread answers. Auto: as request_bytes_max.",
+        "Bytes of those requests, each until its answer has left. Auto: as request_bytes_max.",
     ),
     key(
         "limits.connection_idle_ms_max",

@@ -35,20 +35,12 @@ async fn producer_id(request: &Request<'_>, body: &InitProducerIdRequest<'_>) ->
     }
     let shard = request.shard;
     loop {
-        {
-            let mut ids = shard.producer_ids.borrow_mut();
-            if ids.next < ids.end {
-                ids.next += 1;
-                return Ok(ids.next - 1);
-            }
+        let id = shard.producer_ids.borrow_mut().take();
+        if let Some(id) = id {
+            return Ok(id.0);
         }
         match shard.ask_controller(ControllerRequest::AllocateProducerIds).await {
-            ControllerAnswer::ProducerIds(block) => {
-                let mut ids = shard.producer_ids.borrow_mut();
-                // Of two requests that each fetched a block, the second one's is taken and the first one's rest is lost.
-                ids.next = block.start;
-                ids.end = block.end;
-            }
+            ControllerAnswer::ProducerIds(block) => shard.producer_ids.borrow_mut().replace(block),
             _ => return Err(ErrorCode::CoordinatorLoadInProgress),
         }
     }
