@@ -51,7 +51,7 @@ pub enum FolderError {
     NoDirectIo {
         dir: PathBuf,
     },
-    /// Its identity cannot be read, though it holds logs.
+    /// Its identity is lost or cannot be read, though it holds logs.
     Damaged {
         path: PathBuf,
     },
@@ -91,7 +91,8 @@ impl std::fmt::Display for FolderError {
             ),
             FolderError::Damaged { path } => write!(
                 f,
-                "{} is damaged; restore it from a backup of this folder, or move the folder away to start an empty one",
+                "{} is lost or damaged, and the folder holds logs; `corelog log repair` writes it anew, as the metadata log names it; \
+                 or move the folder away to start an empty one",
                 path.display()
             ),
             FolderError::Io { path, error } => write!(f, "{}: {error}", path.display()),
@@ -329,14 +330,15 @@ impl Taking<'_> {
             Err(error) => return Err(self.failed(IDENTITY_FILE, error)),
         };
         let failed = |error| self.failed(IDENTITY_FILE, error);
-        if file.len().await.map_err(failed)? > 0 {
-            let bytes = names::read_all(&file, 4096).await.map_err(failed)?;
-            match decode(&bytes) {
-                Ok(uuid) => return Ok((uuid, false)),
-                Err(Some(format)) => return Err(FolderError::Newer { dir: self.dir.to_path_buf(), format }),
-                Err(None) => {
-                    let logs = self.core.list_dir(self.dir.join("logs")).await.map_err(failed)?;
-                    if !logs.is_empty() {
+        let bytes = names::read_all(&file, 4096).await.map_err(failed)?;
+        match decode(&bytes) {
+            Ok(uuid) => return Ok((uuid, false)),
+            Err(Some(format)) => return Err(FolderError::Newer { dir: self.dir.to_path_buf(), format }),
+            Err(None) => {
+                // Nothing is written to these before the identity is durable.
+                for name in ["logs", "raft"] {
+                    let entries = self.core.list_dir(self.dir.join(name)).await.map_err(failed)?;
+                    if !entries.is_empty() {
                         return Err(FolderError::Damaged { path });
                     }
                 }

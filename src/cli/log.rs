@@ -30,7 +30,7 @@ pub struct Command {
 #[derive(Args, Clone, Debug)]
 struct Which {
     /// The data folder. No broker may be running on it
-    #[arg(long, value_name = "DIR", default_value = "data")]
+    #[arg(long, value_name = "DIR", default_value = "corelog-data")]
     data: PathBuf,
     /// Only this topic
     #[arg(long)]

@@ -377,6 +377,56 @@ def flipped_metadata(w):
     check_said(refused(w.broker("metadata", keep=True)), [str(log), "is damaged at byte 4096"])
 
 
+@case("a damaged metadata log is mended by corelog log repair: what was decided before the damage is there, with its records")
+def repaired_metadata(w):
+    record, data = batch([b"x" * 2000]), w.folder / "forgot-data"
+    with w.broker("forgot") as broker, Connection(broker.address) as c:
+        check(c.create_topic("early"), 0, "creating a topic")
+        for number in range(3):
+            check(c.produce("early", record), (0, number), "produce")
+        broker.kill()
+    log = next((data / "raft").glob("*.log"))
+    early = written_bytes(log)
+    with w.broker("forgot", keep=True) as broker, Connection(broker.address) as c:
+        for number in range(3):
+            check(c.create_topic(f"late-{number}"), 0, "creating a topic")
+        broker.kill()
+    # The first frame of the second life: the log goes on in a new block.
+    flip_bit(log, early + 40)
+    check_said(refused(w.broker("forgot", keep=True)), [str(log), "is damaged", "corelog log repair"])
+    check(log_tool(w, data, "dump")[0], 1, "dump of the damaged folder")
+    status, said = log_tool(w, data, "repair", "--yes")
+    check(status, 0, said)
+    check(len(list(log.parent.glob("*.damaged"))), 1, "what was cut off is kept")
+    with w.broker("forgot", keep=True) as broker, Connection(broker.address) as c:
+        check(c.fetch("early", 0)[:2], (0, 3), "what was decided before the damage")
+        check(c.create_topic("late-0"), 0, "a topic that was forgotten can be made again")
+
+
+@case("a folder without its identity does not start; corelog log repair writes the one that the metadata names")
+def repaired_identity(w):
+    record, data = batch([b"x" * 2000]), w.folder / "nameless-data"
+    with w.broker("nameless") as broker, Connection(broker.address) as c:
+        check(c.create_topic("kept"), 0, "creating a topic")
+        check(c.produce("kept", record), (0, 0), "produce")
+        broker.kill()
+    identity = data / "corelog"
+    before = identity.read_bytes()
+    identity.unlink()
+    check_said(refused(w.broker("nameless", keep=True)), [str(identity), "corelog log repair"])
+    status, said = log_tool(w, data, "repair", "--yes")
+    check(status, 0, said)
+    check(identity.read_bytes() == before, True, "the folder is who it was")
+    with w.broker("nameless", keep=True) as broker, Connection(broker.address) as c:
+        check(c.fetch("kept", 0)[:2], (0, 1), "its records")
+
+
+def written_bytes(path):
+    """Where the last block ends that is not all zeros."""
+    content = path.read_bytes().rstrip(b"\0")
+    return -(-len(content) // 4096) * 4096
+
+
 @contextlib.contextmanager
 def mounted(w):
     """A small disk of its own, of memory."""
