@@ -32,14 +32,9 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 const CORES_TIME_MAX: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the port for this process alone.
-///
-/// # Errors
-/// A sentence for the operator.
-pub async fn listen(core: &rt::Core, address: SocketAddr) -> Result<Listener, String> {
-    core.listen(address)
-        .await
-        .map_err(|error| format!("cannot serve metrics on {address}: {error}; change admin.listen"))
+/// What an operator is told whose port for metrics cannot be had.
+pub fn refused(address: SocketAddr, error: &std::io::Error) -> String {
+    format!("cannot serve metrics on {address}: {error}; change admin.listen")
 }
 
 /// Serves until it is aborted.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coord::metadata::{Command, Metadata};
 use engine::folder::Folder;
@@ -12,6 +13,11 @@ use super::Common;
 use crate::admin;
 use crate::metadata_log::MetadataLog;
 use crate::settings::{self, Settings};
+
+/// How long a port may be another's. The kernel takes the ring of a killed process apart after the process is gone, and its
+/// listeners with it: whoever starts us as soon as it saw the former broker end finds the port taken for some milliseconds.
+const PORT_WAIT: Duration = Duration::from_secs(3);
+const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// What core 0 has in hand before any shard exists.
 pub(super) struct Begun {
@@ -30,7 +36,7 @@ pub(super) async fn begin(core: &Core, common: &Common) -> Result<Begun, String>
     // Before the folder: a start that cannot listen leaves nothing behind.
     let listener = listen_first(core, common.start.listen).await?;
     let admin = match common.start.admin {
-        Some(address) => Some(admin::listen(core, address).await?),
+        Some(address) => Some(listen(core, address).await.map_err(|error| admin::refused(address, &error))?),
         None => None,
     };
     let (folder, lock) =
@@ -130,8 +136,21 @@ async fn listen_first(core: &Core, address: SocketAddr) -> Result<Listener, Stri
         };
         format!("cannot listen on {address}: {error}. {hint}")
     };
-    let probe = core.listen(address).await.map_err(refused)?;
+    let probe = listen(core, address).await.map_err(refused)?;
     let address = probe.local_addr();
     drop(probe);
     core.listen_shared(address).await.map_err(refused)
+}
+
+/// Takes the port for this process alone, when a broker that was killed just now has let go of it.
+async fn listen(core: &Core, address: SocketAddr) -> std::io::Result<Listener> {
+    let enough = core.now() + PORT_WAIT;
+    loop {
+        match core.listen(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && core.now() < enough => {
+                core.sleep(PORT_RETRY).await;
+            }
+            done => return done,
+        }
+    }
 }

@@ -138,6 +138,19 @@ def port_taken(w):
         serves(first)
 
 
+@case("a broker that was killed is started again on its port at once, with connections open")
+def same_port(w):
+    with w.broker("again") as broker, contextlib.ExitStack() as held:
+        broker.listen = broker.address
+        for _ in range(5):
+            for _ in range(20):
+                check(held.enter_context(Connection(broker.address)).ask(API_VERSIONS, 0, b"")[:2], i16(0), "an open connection")
+            broker.kill()
+            broker.start()
+        serves(broker)
+        check(broker.stop(), 0, "status at the end")
+
+
 @case("a data folder that another broker holds is refused")
 def folder_held(w):
     with w.broker("held") as first:
