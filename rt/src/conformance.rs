@@ -33,6 +33,14 @@ macro_rules! suite {
             })*
         }
 
+        /// As kernels before 5.19 have it.
+        mod plain_ring {
+            $(#[test]
+            fn $name() {
+                super::on_real(super::DriverKind::PlainRing, super::ASLEEP, stringify!($name));
+            })*
+        }
+
         mod posix {
             $(#[test]
             fn $name() {

@@ -4,7 +4,7 @@ use crate::core::{Core, CoreId};
 use crate::driver::Driver;
 use crate::driver::posix::Posix;
 use crate::driver::recorded::Recorded;
-use crate::driver::ring::Ring;
+use crate::driver::ring::{Flags, Ring};
 use crate::offload::Helpers;
 use crate::ready::Ready;
 use crate::record::Recorder;
@@ -34,6 +34,8 @@ pub enum DriverKind {
     Auto,
     /// io_uring.
     Ring,
+    /// io_uring as kernels before 5.19 have it: without any flag. For tests.
+    PlainRing,
     /// epoll and a few threads: where io_uring is forbidden.
     Posix,
 }
@@ -133,11 +135,12 @@ impl Common {
     fn driver(&self, kind: DriverKind, ready: &Arc<Ready>) -> io::Result<Box<dyn Driver>> {
         let (clock, helpers) = (self.clock, self.helpers.clone());
         let posix = |why| Posix::new(clock, ready.clone(), self.helpers.clone(), why);
-        let ring = || Ring::new(self.config.ring_entries, clock, ready.clone(), helpers);
+        let ring = |flags| Ring::new(self.config.ring_entries, flags, clock, ready.clone(), helpers);
         Ok(match kind {
             DriverKind::Posix => Box::new(posix(None)?),
-            DriverKind::Ring => Box::new(ring()?),
-            DriverKind::Auto => match ring() {
+            DriverKind::Ring => Box::new(ring(Flags::AsKnown)?),
+            DriverKind::PlainRing => Box::new(ring(Flags::None)?),
+            DriverKind::Auto => match ring(Flags::AsKnown) {
                 Ok(ring) => Box::new(ring),
                 Err(e) => Box::new(posix(Some(e.to_string()))?),
             },

@@ -17,6 +17,7 @@ use crate::time::{Clock, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 use prepare::Pinned;
 use rustix::net::SocketFlags;
+pub(crate) use setup::Flags;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -55,11 +56,12 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) fn new(
         entries: u32,
+        flags: Flags,
         clock: Clock,
         ready: Arc<Ready>,
         helpers: Arc<Helpers>,
     ) -> io::Result<Ring> {
-        let (ring, flags) = setup::build(entries)?;
+        let (ring, flags) = setup::build(entries, flags)?;
         Ok(Ring {
             ring,
             flags,

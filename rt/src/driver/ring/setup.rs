@@ -7,6 +7,14 @@ use std::io;
 /// Kernel threads for what cannot be done without blocking (XFS sends it writes that touch the mtime).
 const WORKERS_MAX: u32 = 8;
 
+/// Which flags a ring is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flags {
+    /// All that the kernel knows.
+    AsKnown,
+    None,
+}
+
 struct Attempt {
     name: &'static str,
     single_issuer: bool,
@@ -22,23 +30,18 @@ const ATTEMPTS: [Attempt; 3] = [
         coop: true,
     },
     Attempt {
-        name: "COOP_TASKRUN only: the kernel is older than 6.1",
+        name: "COOP_TASKRUN only, as kernels before 6.1",
         single_issuer: false,
         defer: false,
         coop: true,
     },
-    Attempt {
-        name: "no flags: the kernel is older than 5.19",
-        single_issuer: false,
-        defer: false,
-        coop: false,
-    },
+    Attempt { name: "no flags, as kernels before 5.19", single_issuer: false, defer: false, coop: false },
 ];
 
 /// The ring, and which flags it runs with.
-pub(super) fn build(entries: u32) -> io::Result<(IoUring, String)> {
+pub(super) fn build(entries: u32, flags: Flags) -> io::Result<(IoUring, String)> {
     let mut refused = None;
-    for attempt in &ATTEMPTS {
+    for attempt in ATTEMPTS.iter().filter(|attempt| flags == Flags::AsKnown || !attempt.coop) {
         match build_one(entries, attempt) {
             Ok(ring) => {
                 check_features(&ring)?;
