@@ -5,12 +5,14 @@
 
 import fnmatch
 import json
+import re
 import time
 import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NOW_MS = 3_600_000
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 RULES = tomllib.loads((HERE / "normal.toml").read_text(encoding="utf-8"))
 
 
@@ -26,13 +28,14 @@ def _normal(value, path, symbols, numbers, now):
     if isinstance(value, list):
         inner = [_normal(one, f"{path}.{index}", symbols, numbers, now) for index, one in enumerate(value)]
         key = _rule("sorted", path)
-        return sorted(inner, key=lambda one: json.dumps(one[key] if key else one)) if key is not None else inner
+        return sorted(inner, key=lambda one: json.dumps(one.get(key) if key else one)) if key is not None else inner
     kind = _rule("masked", path)
     if kind is not None:
         return MASKS[kind](value, numbers)
     if isinstance(value, str):
         for text, name in symbols:
             value = value.replace(text, name)
+        return re.sub(UUID, "<uuid>", value)
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value - now) < NOW_MS:
         return "now"
     return value
@@ -45,7 +48,23 @@ def _rule(section, path):
     return None
 
 
+def shape(value, without, common, path=""):
+    """The answer without the paths of `without`; a list in `common` becomes one whose elements are found by that key, and of
+    which only those are compared that both brokers have."""
+    if any(fnmatch.fnmatchcase(path, glob) for glob in without):
+        return DROPPED
+    if isinstance(value, dict):
+        inner = {key: shape(one, without, common, f"{path}.{key}" if path else key) for key, one in value.items()}
+        return {key: one for key, one in inner.items() if one is not DROPPED}
+    if isinstance(value, list):
+        inner = [shape(one, without, common, f"{path}.{index}") for index, one in enumerate(value)]
+        key = next((key for glob, key in common.items() if fnmatch.fnmatchcase(path, glob)), None)
+        return {COMMON: {str(one[key]): one for one in inner}} if key else inner
+    return value
+
+
 DROPPED = object()
+COMMON = "in common"
 MASKS = {
     # Not compared at all.
     "dropped": lambda value, numbers: DROPPED,
@@ -61,7 +80,7 @@ MASKS = {
 def differences(kafka, ours, path=""):
     """(path, Kafka's, ours) of every leaf that differs. Lists of different lengths differ also in their `count`."""
     if isinstance(kafka, dict) and isinstance(ours, dict):
-        for key in {**kafka, **ours}:
+        for key in [key for key in kafka if key in ours] if path.endswith(COMMON) else {**kafka, **ours}:
             yield from differences(kafka.get(key), ours.get(key), f"{path}.{key}" if path else key)
     elif isinstance(kafka, list) and isinstance(ours, list):
         if len(kafka) != len(ours):

@@ -14,13 +14,14 @@ import time
 import tomllib
 from pathlib import Path
 
+import compare
 import schema
 
 HERE = Path(__file__).resolve().parent
 ANSWER_SECONDS_MAX = 20
 UNTIL_SECONDS_MAX = 20
 UNTIL_PAUSE_S = 0.01
-DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "mine"}
+DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "mine", "without", "common"}
 SCENARIO = {"name", "versions", "topics", "steps", "differs", "let", "group"}
 
 
@@ -121,6 +122,9 @@ class Play:
         try:
             for name, wanted in self.scenario.topics.items():
                 self.create(name, wanted if isinstance(wanted, dict) else {"partitions": wanted})
+            if any("ConsumerGroupHeartbeat" in self.scenario.requests.get(step.get("ask"), step).get("ask", "") for step in self.scenario.steps):
+                for name in self.scenario.topics:
+                    self.assigned(name)
             for index, step in enumerate(self.scenario.steps, 1):
                 try:
                     self.step(dict(step))
@@ -149,6 +153,18 @@ class Play:
             if time.monotonic() > deadline:
                 raise Wrong(f"the topic {name} did not come: {got}")
             time.sleep(UNTIL_PAUSE_S)
+
+    def assigned(self, name):
+        """Waits until the group coordinator knows the topic too: Kafka's learns of it on its own time."""
+        group = f"ready-{self.values[name]}"
+        body = {"GroupId": group, "MemberId": "m", "RebalanceTimeoutMs": 30_000, "SubscribedTopicNames": [self.values[name]], "TopicPartitions": []}
+        deadline = time.monotonic() + UNTIL_SECONDS_MAX
+        while not (self.exchange("ConsumerGroupHeartbeat", 1, body)["Assignment"] or {}).get("TopicPartitions"):
+            if time.monotonic() > deadline:
+                raise Wrong(f"the group coordinator does not learn of {name}")
+            time.sleep(UNTIL_PAUSE_S)
+        self.exchange("ConsumerGroupHeartbeat", 1, {**body, "MemberEpoch": -1})
+        self.exchange("DeleteGroups", 2, {"GroupsNames": [group]})
 
     def leads(self, topic, count):
         """Whether the broker knows itself that it leads all partitions."""
@@ -210,7 +226,8 @@ class Play:
             data = schema.request(name, version, connection.correlation, self.resolve(step.get("client", "parity")), body, step.get("says"))
         connection.send(data)
         if not step.get("silent"):
-            connection.due.append((name, step.get("says", version) if name == "ApiVersions" else version, connection.correlation))
+            says = step.get("says", version) if name == "ApiVersions" else version
+            connection.due.append((name, says, int.from_bytes(data[4:8])))
 
     def receive(self, on):
         connection = self.connections[on]
@@ -241,7 +258,7 @@ class Play:
             self.values[variable] = self.reads(got, path)
         if "mine" in step and got != "closed":
             got[step["mine"]] = [one for one in got[step["mine"]] if self.values["p"] in json.dumps(one)]
-        self.answers.append({name: got})
+        self.answers.append({name: compare.shape(got, step.get("without", []), step.get("common", {}))})
 
     def reads(self, got, path):
         for part in path.split("."):
@@ -274,7 +291,7 @@ class Play:
                 raise Wrong(f"nothing is called ${found[1]}")
             return str(values[name]) + found[1][len(name):]
 
-        return re.sub(r"\$([a-z]\w*(?:\.\w+)*)", text, value)
+        return re.sub(r"\$\{?([a-z]\w*(?:\.\w+)*)\}?", text, value)
 
     def symbols(self):
         """What stands for a variable in answers: names and ids, longest first."""
