@@ -7,6 +7,7 @@ use crate::ids::Offset;
 use rt::Slice;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::{Rc, Weak};
 
 /// Where one batch lies.
@@ -128,6 +129,11 @@ impl Tail {
     /// Forgets everything from `from` on.
     pub fn truncate(&self, from: Offset) {
         self.0.borrow_mut().retain(|run| run.spots.last().is_some_and(|spot| spot.last < from));
+    }
+
+    /// Forgets what lies in segments that others took the place of.
+    pub fn forget(&self, segments: Range<Offset>) {
+        self.0.borrow_mut().retain(|run| !segments.contains(&run.segment));
     }
 
     pub fn clear(&self) {

@@ -12,7 +12,8 @@
 //!  | sequence u64 | count u32 | count times a log behind its length u32:
 //!  |   topic id 16 | partition index i32 | leader epoch i32 | log start i64 | end i64
 //!  |   segment base i64 | position u64 | first timestamp i64 | max timestamp i64
-//!  |   flags u8: 1 clean, 4 truncated | if truncated: truncations so far u32
+//!  |   flags u8: 1 clean, 4 truncated, 8 compacted | if truncated: truncations so far u32
+//!  |   if compacted: segments rewritten so far u32
 //!  |   index: base i64 | interval u64 | max timestamp i64 | count u32
 //!  |          | count times varints, differences to the entry before: last, position, max before
 //!  |   epochs: a frame behind its length u32
@@ -30,6 +31,7 @@ const VERSION: u16 = 1;
 const LOG_BYTES_MIN: usize = 4 + 69;
 const CLEAN: u8 = 1;
 const TRUNCATED: u8 = 4;
+const COMPACTED: u8 = 8;
 
 /// One log, as it was on stable media.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +55,9 @@ pub struct Saved {
     pub producers: ProducerStates,
     /// How often the log had been truncated. After another time this speaks of a log that is no more (names.rs).
     pub truncations: u32,
+    /// How many segments compaction had put in the place of others. After another one the active segment this speaks of
+    /// may not be there any more.
+    pub rewrites: u32,
 }
 
 /// One slot's content.
@@ -183,9 +188,10 @@ fn put_log(out: &mut Vec<u8>, log: &Saved) {
     out.extend_from_slice(&log.first_timestamp.to_le_bytes());
     out.extend_from_slice(&log.max_timestamp.to_le_bytes());
     let truncated = if log.truncations > 0 { TRUNCATED } else { 0 };
-    out.push(truncated | if log.clean { CLEAN } else { 0 });
-    if log.truncations > 0 {
-        out.extend_from_slice(&log.truncations.to_le_bytes());
+    let compacted = if log.rewrites > 0 { COMPACTED } else { 0 };
+    out.push(truncated | compacted | if log.clean { CLEAN } else { 0 });
+    for count in [log.truncations, log.rewrites].into_iter().filter(|count| *count > 0) {
+        out.extend_from_slice(&count.to_le_bytes());
     }
     log.index.encode(out);
     put_bytes(out, &log.epochs.encode());
@@ -199,10 +205,11 @@ fn take_log(fields: &mut Fields<'_>) -> Result<Saved, Damage> {
     let (segment, position) = (Offset(fields.i64()?), fields.u64()?);
     let (first_timestamp, max_timestamp) = (fields.i64()?, fields.i64()?);
     let flags = fields.u8()?;
-    if flags & !(CLEAN | TRUNCATED) != 0 {
+    if flags & !(CLEAN | TRUNCATED | COMPACTED) != 0 {
         return Err(Damage::Content("a flag is not known"));
     }
     let truncations = if flags & TRUNCATED == 0 { 0 } else { u32::from_le_bytes(fields.array()?) };
+    let rewrites = if flags & COMPACTED == 0 { 0 } else { u32::from_le_bytes(fields.array()?) };
     let index = SparseIndex::decode(fields)?;
     let epochs = EpochCache::decode(fields.bytes()?)?;
     // A checkpoint's own end bounds what its producers may speak of (hazard A6).
@@ -225,6 +232,7 @@ fn take_log(fields: &mut Fields<'_>) -> Result<Saved, Damage> {
         epochs,
         producers,
         truncations,
+        rewrites,
     };
     check_log(&log)?;
     Ok(log)

@@ -22,6 +22,8 @@ const AHEAD_TRIAL_EVERY: u32 = 16;
 pub struct Key {
     pub partition: PartitionId,
     pub segment: Offset,
+    /// Which file of that name: compaction puts another in its place, and readers of both go on.
+    pub generation: u32,
     pub number: u64,
 }
 
@@ -148,7 +150,7 @@ impl Chunks {
     /// Nothing of this partition is valid any more.
     pub fn forget(&self, partition: PartitionId) {
         let mut books = self.0.borrow_mut();
-        let first = Key { partition, segment: Offset(i64::MIN), number: 0 };
+        let first = Key { partition, segment: Offset(i64::MIN), generation: 0, number: 0 };
         let gone = books.entries.range(first..).map(|(key, _)| *key);
         let gone: Vec<Key> = gone.take_while(|key| key.partition == partition).collect();
         for key in gone {
@@ -212,7 +214,8 @@ mod tests {
     use crate::ids::TopicId;
 
     fn key(index: i32, number: u64) -> Key {
-        Key { partition: PartitionId { topic: TopicId([1; 16]), index }, segment: Offset(0), number }
+        let partition = PartitionId { topic: TopicId([1; 16]), index };
+        Key { partition, segment: Offset(0), generation: 0, number }
     }
 
     fn put(chunks: &Chunks, key: Key, bytes: usize) {

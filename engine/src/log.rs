@@ -17,6 +17,7 @@ mod admit;
 mod ahead;
 mod append;
 mod cold;
+mod compact;
 mod config;
 mod flush;
 mod grow;
@@ -32,6 +33,7 @@ mod truncate;
 mod turn;
 mod waiters;
 
+pub use compact::{Compacted, CompactionError};
 pub use config::{Durability, Faults, Limits, LogConfig, OpenLog};
 pub use read::{ReadError, ReadOut};
 pub use recover::OpenError;
@@ -39,6 +41,7 @@ pub use recover::OpenError;
 use crate::cache::{Tail, Tails};
 use crate::checkpoint::Saved;
 use crate::chunks::Chunks;
+use crate::compaction;
 use crate::epochs::EpochCache;
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
 use crate::names::PartitionFile;
@@ -132,6 +135,13 @@ pub struct Counters {
     /// Batches read to find the end of the log, or to rebuild what is known of it: no checkpoint covers them yet.
     pub bytes_searched: u64,
     pub rolls: u64,
+    /// Compactions that ran to their end, and those that gave up.
+    pub compactions: u64,
+    pub compactions_failed: u64,
+    pub compaction_bytes_read: u64,
+    pub compaction_bytes_written: u64,
+    pub compaction_records_kept: u64,
+    pub compaction_records_removed: u64,
 }
 
 impl AddAssign for Counters {
@@ -151,6 +161,12 @@ impl AddAssign for Counters {
             duplicates,
             rolls,
             bytes_searched,
+            compactions,
+            compactions_failed,
+            compaction_bytes_read,
+            compaction_bytes_written,
+            compaction_records_kept,
+            compaction_records_removed,
         } = other;
         self.batches += batches;
         self.bytes += bytes;
@@ -165,6 +181,12 @@ impl AddAssign for Counters {
         self.duplicates += duplicates;
         self.rolls += rolls;
         self.bytes_searched += bytes_searched;
+        self.compactions += compactions;
+        self.compactions_failed += compactions_failed;
+        self.compaction_bytes_read += compaction_bytes_read;
+        self.compaction_bytes_written += compaction_bytes_written;
+        self.compaction_records_kept += compaction_records_kept;
+        self.compaction_records_removed += compaction_records_removed;
     }
 }
 
@@ -198,7 +220,7 @@ struct Shared {
     config: RefCell<LogConfig>,
     counters: Cell<Counters>,
     partition: RefCell<Option<PartitionFile>>,
-    /// One change of that file at a time.
+    /// One change of that file at a time, and of which segments the log is made of; a roll only adds one.
     stating: Semaphore,
     state: RefCell<State>,
 }
@@ -222,6 +244,10 @@ struct State {
     truncations: u32,
     /// Its end is being taken away: nothing can be said of it meanwhile.
     truncating: bool,
+    /// Where the part begins that was not compacted yet, and how many segments were rewritten so far.
+    clean_to: Offset,
+    rewrites: u32,
+    compacting: bool,
     forming: Option<Forming>,
     ready: VecDeque<Ready>,
     flushing: bool,
@@ -347,13 +373,7 @@ impl Log {
         assert!(self.is_poisoned());
         let ticket = self.shared.turns.draw();
         ticket.turn().await;
-        loop {
-            let idle = self.shared.idle.listen();
-            if self.shared.at_work.get() == 0 {
-                return;
-            }
-            idle.await;
-        }
+        self.shared.idle().await;
     }
 
     /// Logical bytes of all segments, as DescribeLogDirs reports them.
@@ -403,6 +423,25 @@ impl Log {
         truncate::apply_retention(&self.shared).await
     }
 
+    /// What a compaction would do now; `None` where the topic is not compacted or nothing is dirty.
+    pub fn compaction_plan(&self) -> Option<compaction::Plan> {
+        compact::plan(&self.shared)
+    }
+
+    /// Removes records that later ones of the same key made void, whatever part of the log is dirty. Any crash leaves a
+    /// log with all that must stay; a failure leaves it as it is, but for whole segments that were done before.
+    ///
+    /// # Errors
+    /// It was not done to the end, and nothing else is disturbed; trying again later is right.
+    pub async fn compact(&self) -> Result<Compacted, CompactionError> {
+        compact::compact(&self.shared).await
+    }
+
+    /// Begins a new segment if the active one holds a record that should have been compacted by now.
+    pub async fn roll_overdue(&self) -> Result<bool, AppendError> {
+        compact::roll_overdue(&self.shared).await
+    }
+
     /// Forgets producers that were silent for too long. Returns how many.
     pub fn expire_producers(&self) -> usize {
         let expiration_ms = self.shared.config.borrow().producer_expiration_ms;
@@ -437,6 +476,17 @@ impl Shared {
     fn poison(&self, why: String) {
         self.state.borrow_mut().fail(Failure { why, panicked: false });
         self.wake_everybody();
+    }
+
+    /// Waits until nothing touches the files.
+    async fn idle(&self) {
+        loop {
+            let idle = self.idle.listen();
+            if self.at_work.get() == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     fn wake_everybody(&self) {

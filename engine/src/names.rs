@@ -7,11 +7,13 @@
 //!
 //! ```text
 //! partition: slot 0 at 0, slot 1 at 4096; the valid slot with the higher sequence holds
-//!  0 magic "CLOGPART"   8 version u16 = 1   10 zero u16   12 crc32c of 16..72+name, u32   16 sequence u64
+//!  0 magic "CLOGPART"   8 version u16 = 2   10 zero u16   12 crc32c of 16..112+name, u32   16 sequence u64
 //! 24 topic id 16 bytes   40 partition i32   44 name bytes u16   46 flags u16 (1: the truncation is under way)
 //! 48 log start i64   56 last truncation's offset i64 (-1: none)   64 its epoch i32   68 truncations so far u32
-//! 72 topic name   zeros to 4096
+//! 72 compacted up to i64   80 segments rewritten up to i64   88 a swap's base i64 (-1: none) 96 its end i64
+//! 104 segments rewritten so far u32   108 zero u32   112 topic name   zeros to 4096
 //! ```
+//! Version 1 is read too: nothing was ever compacted, and the name is at 72.
 //! All integers are little endian.
 
 use crate::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
@@ -22,9 +24,10 @@ use std::path::{Path, PathBuf};
 
 pub const PARTITION_FILE: &str = "partition";
 const MAGIC: &[u8; 8] = b"CLOGPART";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const SLOT_BYTES: usize = BLOCK_BYTES as usize;
-const NAME_AT: usize = 72;
+const NAME_AT: usize = 112;
+const NAME_AT_1: usize = 72;
 const UNDER_WAY: u16 = 1;
 /// What is read of a file at a time.
 const READ_PIECE_BYTES: usize = 256 << 10;
@@ -75,6 +78,21 @@ pub fn index(base: Offset) -> String {
     format!("{:020}.index", base.0)
 }
 
+/// What a compaction writes before it takes the place of the segment, and its index.
+pub fn cleaned(base: Offset) -> String {
+    format!("{:020}.cleaned", base.0)
+}
+
+pub fn cleaned_index(base: Offset) -> String {
+    format!("{:020}.cleaned-index", base.0)
+}
+
+/// Whether a file is one of those two.
+pub fn is_cleaned(name: &str) -> bool {
+    let digits = name.strip_suffix(".cleaned").or_else(|| name.strip_suffix(".cleaned-index"));
+    digits.is_some_and(|digits| parse_base(digits).is_some())
+}
+
 /// The base offset of a segment file's name.
 pub fn parse_segment(name: &str) -> Option<Offset> {
     parse_base(name.strip_suffix(".log")?)
@@ -103,6 +121,27 @@ pub struct Partition {
     pub truncation: Option<Truncation>,
     /// How many there were: what a checkpoint says of another number of them is about another log.
     pub truncations: u32,
+    pub compaction: Compaction,
+}
+
+/// How far a log was compacted, and the swap of segments that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Compaction {
+    /// Below this the newest record of each key is known to be the only one, but for what a later compaction finds.
+    pub clean_to: Offset,
+    /// Segments that begin below this may not be those that an older checkpoint knows.
+    pub rewritten_to: Offset,
+    /// How many segments were put in the place of others.
+    pub rewrites: u32,
+    pub swap: Option<Swap>,
+}
+
+/// The segments over `base..end` go, and one that was written beside them, whole and durable, takes their place. Decided
+/// and perhaps not finished: a start does it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swap {
+    pub base: Offset,
+    pub end: Offset,
 }
 
 /// Everything from `to` on was taken away, in `epoch`.
@@ -144,6 +183,12 @@ impl Partition {
         slot[64..68].copy_from_slice(&truncation.epoch.0.to_le_bytes());
         slot[46..48].copy_from_slice(&u16::from(truncation.under_way).to_le_bytes());
         slot[68..72].copy_from_slice(&self.truncations.to_le_bytes());
+        let Compaction { clean_to, rewritten_to, rewrites, swap } = self.compaction;
+        let swap = swap.unwrap_or(Swap { base: Offset::UNKNOWN, end: Offset::UNKNOWN });
+        for (at, offset) in [(72, clean_to), (80, rewritten_to), (88, swap.base), (96, swap.end)] {
+            slot[at..at + 8].copy_from_slice(&offset.0.to_le_bytes());
+        }
+        slot[104..108].copy_from_slice(&rewrites.to_le_bytes());
         slot[NAME_AT..NAME_AT + name.len()].copy_from_slice(name);
         let crc = crc32c::crc32c(&slot[16..NAME_AT + name.len()]);
         slot[12..16].copy_from_slice(&crc.to_le_bytes());
@@ -163,14 +208,16 @@ impl Partition {
         if name_bytes > TOPIC_NAME_BYTES_MAX {
             return Err(Unreadable::Damaged);
         }
+        let name_at = if version == 1 { NAME_AT_1 } else { NAME_AT };
         let crc = u32::from_le_bytes(array(field(12, 4)?)?);
-        if crc32c::crc32c(field(16, NAME_AT - 16 + name_bytes)?) != crc {
+        if crc32c::crc32c(field(16, name_at - 16 + name_bytes)?) != crc {
             return Err(Unreadable::Damaged);
         }
         let to = i64::from_le_bytes(array(field(56, 8)?)?);
         let epoch = LeaderEpoch(i32::from_le_bytes(array(field(64, 4)?)?));
         let under_way = u16::from_le_bytes(array(field(46, 2)?)?) & UNDER_WAY != 0;
-        let name = std::str::from_utf8(field(NAME_AT, name_bytes)?).map_err(|_| Unreadable::Damaged)?;
+        let name = std::str::from_utf8(field(name_at, name_bytes)?).map_err(|_| Unreadable::Damaged)?;
+        let compaction = if version == 1 { Compaction::default() } else { decode_compaction(slot)? };
         Ok(Partition {
             sequence: u64::from_le_bytes(array(field(16, 8)?)?),
             id: PartitionId {
@@ -181,6 +228,7 @@ impl Partition {
             log_start: Offset(i64::from_le_bytes(array(field(48, 8)?)?)),
             truncation: (to >= 0).then_some(Truncation { to: Offset(to), epoch, under_way }),
             truncations: u32::from_le_bytes(array(field(68, 4)?)?),
+            compaction,
         })
     }
 
@@ -200,6 +248,18 @@ impl Partition {
     fn slot(&self) -> u64 {
         (self.sequence % 2) * BLOCK_BYTES
     }
+}
+
+fn decode_compaction(slot: &[u8]) -> Result<Compaction, Unreadable> {
+    let field = |at: usize| slot.get(at..at + 8).ok_or(Unreadable::Damaged);
+    let offset = |at: usize| Ok(Offset(i64::from_le_bytes(array(field(at)?)?)));
+    let (base, end) = (offset(88)?, offset(96)?);
+    Ok(Compaction {
+        clean_to: offset(72)?,
+        rewritten_to: offset(80)?,
+        rewrites: u32::from_le_bytes(array(slot.get(104..108).ok_or(Unreadable::Damaged)?)?),
+        swap: (base.0 >= 0).then_some(Swap { base, end }),
+    })
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Unreadable> {
@@ -243,6 +303,7 @@ impl PartitionFile {
             log_start: Offset::ZERO,
             truncation: None,
             truncations: 0,
+            compaction: Compaction::default(),
         };
         let created = PartitionFile { file, current };
         created.file.allocate(0..2 * BLOCK_BYTES).await?;
@@ -308,6 +369,12 @@ mod tests {
             log_start: Offset(42),
             truncation: Some(Truncation { to: Offset(40), epoch: LeaderEpoch(5), under_way: true }),
             truncations: 3,
+            compaction: Compaction {
+                clean_to: Offset(17),
+                rewritten_to: Offset(30),
+                rewrites: 2,
+                swap: Some(Swap { base: Offset(10), end: Offset(30) }),
+            },
         }
     }
 
@@ -323,6 +390,9 @@ mod tests {
         assert_eq!(parse_folder("lost+found"), None);
         assert_eq!(parse_segment(&segment(Offset(17))), Some(Offset(17)));
         assert_eq!(parse_segment("0.log"), None);
+        assert!(is_cleaned(&cleaned(Offset(17))) && is_cleaned(&cleaned_index(Offset(17))));
+        assert!(!is_cleaned(&segment(Offset(17))) && !is_cleaned("x.cleaned"));
+        assert_eq!(parse_segment(&cleaned(Offset(17))), None);
     }
 
     #[test]
@@ -343,5 +413,17 @@ mod tests {
         let mut newer = file.clone();
         newer[8] = 9;
         assert_eq!(Partition::choose(&newer), Err(Unreadable::Newer(9)));
+    }
+
+    #[test]
+    fn what_the_release_before_compaction_wrote_is_read() {
+        let plain = Partition { compaction: Compaction::default(), ..sample(4) };
+        let mut slot = plain.encode();
+        slot[8] = 1;
+        slot.copy_within(NAME_AT..NAME_AT + 6, NAME_AT_1);
+        slot[NAME_AT_1 + 6..].fill(0);
+        let crc = crc32c::crc32c(&slot[16..NAME_AT_1 + 6]);
+        slot[12..16].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Partition::decode(&slot), Ok(plain));
     }
 }

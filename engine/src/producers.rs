@@ -170,6 +170,12 @@ impl ProducerStates {
         }
     }
 
+    /// The last offsets of the batches that producers are known by: what a log is compacted to must still say them.
+    pub fn window_offsets(&self) -> Vec<Offset> {
+        let windows = self.producers.values().flat_map(|producer| &producer.batches);
+        windows.map(|batch| batch.last_offset).collect()
+    }
+
     /// Says that the log has nothing of interest before `offset`: after recovery skipped what a snapshot covers.
     pub fn advance_to(&mut self, offset: Offset) {
         self.covered_end = self.covered_end.max(offset);

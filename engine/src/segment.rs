@@ -15,6 +15,8 @@ pub const CRC_CHUNK_BYTES: u64 = 64 * 1024;
 pub struct Segment {
     pub base: Offset,
     pub file: File,
+    /// Which file of that name this is: compaction puts others in its place.
+    pub generation: u32,
     pub position: u64,
     pub durable: u64,
     pub allocated: u64,
@@ -42,6 +44,7 @@ impl Segment {
         Segment {
             base,
             file,
+            generation: 0,
             position: 0,
             durable: 0,
             allocated: 0,

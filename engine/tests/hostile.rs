@@ -84,6 +84,7 @@ fn saved() -> Saved {
         epochs,
         producers,
         truncations: 0,
+        rewrites: 0,
     }
 }
 

@@ -34,6 +34,7 @@ fn log(partition: i32) -> Saved {
         epochs,
         producers,
         truncations: if partition == 2 { 7 } else { 0 },
+        rewrites: if partition > 0 { 3 } else { 0 },
     }
 }
 

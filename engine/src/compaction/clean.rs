@@ -19,6 +19,7 @@ use crate::batch::{self, Batch};
 use crate::ids::{FilePos, LeaderEpoch, Offset};
 use crate::index::{SealedIndex, SparseIndex};
 use crate::segment::ChunkCrcs;
+use std::ops::AddAssign;
 
 /// Bytes that are no sound batch, or do not continue what came before.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,6 +101,17 @@ pub struct Counts {
     pub records_removed: u64,
     /// Batches that could not be opened and so stay.
     pub batches_unopened: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        let Counts { bytes_read, bytes_written, records_kept, records_removed, batches_unopened } = other;
+        self.bytes_read += bytes_read;
+        self.bytes_written += bytes_written;
+        self.records_kept += records_kept;
+        self.records_removed += records_removed;
+        self.batches_unopened += batches_unopened;
+    }
 }
 
 /// A run of offsets whose batches are gone.

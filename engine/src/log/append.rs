@@ -141,7 +141,7 @@ fn plan(state: &mut State, shared: &Shared, admitted: &Admitted, now_ms: i64) ->
         position: active.position,
         batch_bytes: bytes as u64,
         segment_bytes: config.segment_bytes,
-        segment_ms: config.segment_ms,
+        segment_ms: config.segment_ms_max(),
         first_timestamp: active.first_timestamp,
         batch_timestamp: header.max_timestamp(),
         created_ms: active.created_ms,

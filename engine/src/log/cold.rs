@@ -31,6 +31,7 @@ const AHEAD_CHUNKS: u64 = 2;
 pub(super) struct Source {
     pub base: Offset,
     file: File,
+    generation: u32,
     /// Where its readable bytes end.
     end: u64,
     sealed: Option<Rc<SealedIndex>>,
@@ -45,8 +46,6 @@ pub(super) struct Wanted {
     pub min_one: bool,
     /// The caller holds no memory that others wait for.
     pub may_wait: bool,
-    /// Offsets may be missing: the topic was compacted.
-    pub may_skip: bool,
 }
 
 impl Wanted {
@@ -55,8 +54,8 @@ impl Wanted {
     fn check_continues(&self, expected: Option<Offset>, header: &Batch<'_>) -> Result<(), String> {
         let base = header.base_offset();
         let continues = match expected {
-            Some(expected) => base == expected || (self.may_skip && base > expected),
-            None => base <= self.from || self.may_skip,
+            Some(expected) => base == expected,
+            None => base <= self.from,
         };
         match continues {
             true => Ok(()),
@@ -72,7 +71,7 @@ impl Source {
             Index::Active(_) => None,
         };
         let end = if sealed.is_some() { segment.position } else { segment.durable };
-        Source { base: segment.base, file: segment.file.clone(), end, sealed }
+        Source { base: segment.base, file: segment.file.clone(), generation: segment.generation, end, sealed }
     }
 
     /// Where a chunk lies.
@@ -82,7 +81,7 @@ impl Source {
     }
 
     fn key(&self, shared: &Shared, number: u64) -> Key {
-        Key { partition: shared.id, segment: self.base, number }
+        Key { partition: shared.id, segment: self.base, generation: self.generation, number }
     }
 
     /// Chunks that will not change any more; the last one of an active segment still grows and is not kept.

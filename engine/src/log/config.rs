@@ -2,6 +2,7 @@
 
 use crate::batch::{Codec, TimestampType};
 use crate::checkpoint::Saved;
+use crate::compaction::{Policy, keys};
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -30,8 +31,12 @@ pub struct LogConfig {
     pub retention_bytes: i64,
     /// `cleanup.policy` holds `delete`.
     pub deletes: bool,
-    /// `cleanup.policy` holds `compact`: keys are required, offset gaps are lawful.
+    /// `cleanup.policy` holds `compact`: keys are required, and of each key the newest record is kept.
     pub compacted: bool,
+    /// `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`, `max.compaction.lag.ms`.
+    pub compaction: Policy,
+    /// For how long a tombstone is kept once it is the only record of its key.
+    pub delete_retention_ms: i64,
     pub durability: Durability,
     pub max_message_bytes: u32,
     pub timestamp_type: TimestampType,
@@ -55,6 +60,8 @@ impl Default for LogConfig {
             retention_bytes: -1,
             deletes: true,
             compacted: false,
+            compaction: Policy { min_dirty_ratio: 0.5, min_lag_ms: 0, max_lag_ms: i64::MAX },
+            delete_retention_ms: 24 * 3600 * 1000,
             durability: Durability::Fsync,
             max_message_bytes: 1_048_588,
             timestamp_type: TimestampType::CreateTime,
@@ -65,6 +72,14 @@ impl Default for LogConfig {
             index_interval_bytes: INDEX_INTERVAL_BYTES,
             producer_expiration_ms: 86_400_000,
         }
+    }
+}
+
+impl LogConfig {
+    /// After how long an append begins a new segment. What is active is not compacted, so that a topic which bounds how
+    /// late compaction may be bounds this too.
+    pub fn segment_ms_max(&self) -> i64 {
+        if self.compacted { self.segment_ms.min(self.compaction.max_lag_ms) } else { self.segment_ms }
     }
 }
 
@@ -79,6 +94,8 @@ pub struct Limits {
     pub scan_bytes: usize,
     /// What a compressed batch may unpack to.
     pub decompressed_bytes_max: usize,
+    /// Places in the table of keys of a compaction.
+    pub key_places_max: usize,
 }
 
 impl Default for Limits {
@@ -88,6 +105,7 @@ impl Default for Limits {
             read_bytes_max: 256 << 10,
             scan_bytes: 1 << 20,
             decompressed_bytes_max: 64 << 20,
+            key_places_max: keys::PLACES_MAX,
         }
     }
 }
@@ -110,6 +128,12 @@ pub struct Faults {
     pub cut_damage: bool,
     /// A truncation begins before its intent is durable.
     pub no_intent: bool,
+    /// A compacted segment takes its place before it is on stable media.
+    pub unsynced_swap: bool,
+    /// Segments are swapped before that is durably intended.
+    pub no_swap_intent: bool,
+    /// A checkpoint is believed although the segment it knows was rewritten since.
+    pub stale_checkpoints: bool,
     /// A duplicate is answered at once.
     pub hasty_duplicates: bool,
     /// A flush does not wait for the zeros that are being written where it goes.

@@ -47,21 +47,14 @@ pub(super) async fn read(
         let next = found.next.unwrap_or(from);
         return Ok(ReadOut { slices: found.slices, bytes: found.bytes, next });
     }
-    let may_skip = shared.config.borrow().compacted;
-    let wanted = Wanted { from, up_to, max_bytes, min_one, may_wait, may_skip };
-    let mut after = None;
-    loop {
-        // A segment whose last batches were compacted away may hold nothing at or behind `from`.
-        let Some((source, pos)) = source(shared, from, after) else {
-            return Ok(ReadOut { next: from, ..ReadOut::default() });
-        };
-        let out = cold::read(shared, &source, pos, wanted).await;
-        let out = out.map_err(|why| of_segment(shared, source.base, &why))?;
-        if let Some(out) = out {
-            return Ok(out);
-        }
-        after = Some(source.base);
-    }
+    let wanted = Wanted { from, up_to, max_bytes, min_one, may_wait };
+    // The batches of a log follow each other without a gap, compacted or not: the segment that holds `from` has it.
+    let Some((source, pos)) = source(shared, from) else {
+        return Ok(ReadOut { next: from, ..ReadOut::default() });
+    };
+    let out = cold::read(shared, &source, pos, wanted).await;
+    let out = out.map_err(|why| of_segment(shared, source.base, &why))?;
+    Ok(out.unwrap_or(ReadOut { next: from, ..ReadOut::default() }))
 }
 
 /// What went wrong with which file.
@@ -79,16 +72,11 @@ fn check(state: &State, from: Offset) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// The segment that holds `from`, or the one behind `after`, and where in it to begin.
-fn source(shared: &Shared, from: Offset, after: Option<Offset>) -> Option<(Source, u64)> {
+/// The segment that holds `from`, and where in it to begin.
+fn source(shared: &Shared, from: Offset) -> Option<(Source, u64)> {
     let state = shared.state.borrow();
-    let segment = match after {
-        None => {
-            let behind = state.segments.partition_point(|segment| segment.base <= from);
-            state.segments.get(behind.saturating_sub(1))?
-        }
-        Some(base) => state.segments.iter().find(|segment| segment.base > base)?,
-    };
+    let behind = state.segments.partition_point(|segment| segment.base <= from);
+    let segment = state.segments.get(behind.saturating_sub(1))?;
     Some((Source::of(segment), segment.floor(from)))
 }
 
@@ -156,18 +144,13 @@ async fn find_by_time(
     shared: &Shared,
     timestamp: i64,
 ) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
-    let (bases, log_start) = {
+    let mut from = {
         let state = shared.state.borrow();
         check(&state, state.log_start)?;
-        let fitting = state.segments.iter().filter(|segment| segment.max_timestamp >= timestamp);
-        (fitting.map(|segment| segment.base).collect::<Vec<_>>(), state.log_start)
+        state.log_start
     };
-    for base in bases {
-        let scan = {
-            let mut state = shared.state.borrow_mut();
-            state.segment(base).map(|segment| scan_of(shared, segment, segment.floor_by_time(timestamp)))
-        };
-        let Some(mut scan) = scan else { continue };
+    // What was looked at may be another segment's part when the next one's turn comes: compaction merges them.
+    while let Some((base, end, mut scan)) = fitting(shared, from, timestamp) {
         let failed = |why: String| of_segment(shared, base, &why);
         loop {
             let bytes = match scan.next().await.map_err(|error| failed(error.to_string()))? {
@@ -176,16 +159,27 @@ async fn find_by_time(
                 Step::Bad { pos, why } => return Err(failed(format!("damaged at {pos}: {why}"))),
             };
             let (batch, _) = Batch::parse(&bytes).map_err(|error| failed(error.to_string()))?;
-            if batch.max_timestamp() < timestamp || batch.last_offset() < log_start {
+            if batch.records_max_timestamp() < timestamp || batch.last_offset() < from {
                 continue;
             }
             let epoch = batch.leader_epoch();
-            if let Some((offset, time)) = record_by_time(shared, bytes.clone(), timestamp, log_start).await? {
+            if let Some((offset, time)) = record_by_time(shared, bytes.clone(), timestamp, from).await? {
                 return Ok(Some((offset, time, epoch)));
             }
         }
+        from = end;
     }
     Ok(None)
+}
+
+/// The first segment with anything at or behind `from` that may have a record of such a time: its base, its end, and
+/// its batches.
+fn fitting(shared: &Shared, from: Offset, timestamp: i64) -> Option<(Offset, Offset, Scan)> {
+    let state = shared.state.borrow();
+    let ends = state.segments.iter().skip(1).map(|next| next.base).chain([state.end]);
+    let mut behind = state.segments.iter().zip(ends).filter(|(_, end)| *end > from);
+    let (segment, end) = behind.find(|(segment, _)| segment.max_timestamp >= timestamp)?;
+    Some((segment.base, end, scan_of(shared, segment, segment.floor_by_time(timestamp))))
 }
 
 /// The first record of a batch that fits; a packed batch is opened on a helper thread.
@@ -193,18 +187,18 @@ async fn record_by_time(
     shared: &Shared,
     bytes: Slice,
     timestamp: i64,
-    log_start: Offset,
+    from: Offset,
 ) -> Result<Option<(Offset, i64)>, ReadError> {
     let limit = shared.limits.decompressed_bytes_max;
     let work = move || -> Result<Option<(Offset, i64)>, String> {
         let (batch, _) = Batch::parse(&bytes).map_err(|error| error.to_string())?;
         if batch.timestamp_type() == TimestampType::LogAppendTime {
-            return Ok(Some((batch.base_offset().max(log_start), batch.max_timestamp())));
+            return Ok(Some((batch.base_offset().max(from), batch.max_timestamp())));
         }
         let records = walk::decompress_records(&batch, limit).map_err(|error| error.to_string())?;
         for record in walk::Records::new(&batch, &records) {
             let record = record.map_err(|_| "a record is malformed".to_owned())?;
-            if record.timestamp >= timestamp && record.offset >= log_start {
+            if record.timestamp >= timestamp && record.offset >= from {
                 return Ok(Some((record.offset, record.timestamp)));
             }
         }

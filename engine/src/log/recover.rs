@@ -6,6 +6,7 @@
 
 mod error;
 mod settle;
+mod swap;
 
 pub use error::OpenError;
 
@@ -55,19 +56,23 @@ struct Recovery<'a> {
 pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError> {
     how.chunks.forget(how.id);
     let recovery = Recovery { core, how: &how, searched: Cell::default(), notes: RefCell::default() };
-    let mut found = recovery.segments().await?;
+    let found = recovery.segments().await?;
     let mut partition = recovery.partition(found.is_empty()).await?;
+    let mut found = recovery.finish_swap(&mut partition, found).await?;
     let log_start = partition.current.log_start;
     // A start that was raised takes its segments away in no order that survives the power: some may be back, with gaps.
     let behind = found.iter().skip(1).take_while(|next| next.base <= log_start).count();
     recovery.drop_segments(&found[..behind]).await?;
     found.drain(..behind);
     let cut = partition.current.truncation.filter(|truncation| truncation.under_way);
-    let saved = recovery.checkpoint(&found, &partition.current)?;
+    let Known { saved, end: known_end } = recovery.checkpoint(&found, &partition.current)?;
     let (segments, mut progress, last_block) = match found.is_empty() {
         true => recovery.create(log_start).await?,
         false => recovery.walk(found, saved, log_start, cut.map(|cut| cut.to)).await?,
     };
+    if progress.end < known_end {
+        return Err(recovery.missing_end(progress.end, known_end));
+    }
     if cut.is_some() {
         recovery.finish_truncation(&mut partition).await?;
     }
@@ -86,6 +91,9 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         producers: progress.producers,
         truncations: partition.current.truncations,
         truncating: false,
+        clean_to: partition.current.compaction.clean_to,
+        rewrites: partition.current.compaction.rewrites,
+        compacting: false,
         forming: None,
         ready: VecDeque::new(),
         flushing: false,
@@ -129,6 +137,13 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
 }
 
 type Walked = (Vec<Segment>, Progress, Vec<u8>);
+
+/// What a checkpoint is good for.
+struct Known {
+    saved: Option<Saved>,
+    /// The log reached to here at least, whatever became of the segment that the checkpoint knows.
+    end: Offset,
+}
 
 /// A segment file of the folder.
 #[derive(Clone, Copy)]
@@ -188,21 +203,28 @@ impl Recovery<'_> {
         Ok(found)
     }
 
-    /// The checkpoint, unless everything it speaks of was deleted or truncated since.
-    fn checkpoint(&self, found: &[Found], now: &Partition) -> Result<Option<Saved>, OpenError> {
+    /// The checkpoint, unless everything it speaks of was deleted, truncated or compacted since.
+    fn checkpoint(&self, found: &[Found], now: &Partition) -> Result<Known, OpenError> {
         let log_start = now.log_start;
-        let Some(saved) = &self.how.checkpoint else { return Ok(None) };
+        let nothing = Known { saved: None, end: Offset::ZERO };
+        let Some(saved) = &self.how.checkpoint else { return Ok(nothing) };
         let untouched = now.truncation.is_some_and(|last| {
             saved.truncations.checked_add(1) == Some(now.truncations) && saved.end <= last.to
         });
         if saved.truncations != now.truncations && !untouched {
-            return Ok(None);
+            return Ok(nothing);
+        }
+        let is_rewritten =
+            saved.rewrites != now.compaction.rewrites && saved.segment < now.compaction.rewritten_to;
+        if is_rewritten && !self.faults().stale_checkpoints {
+            // Its segment is another file now, or part of one.
+            return Ok(Known { saved: None, end: saved.end });
         }
         if found.iter().any(|found| found.base == saved.segment) {
-            return Ok(Some(saved.clone()));
+            return Ok(Known { saved: Some(saved.clone()), end: saved.end });
         }
         if saved.end <= log_start {
-            return Ok(None);
+            return Ok(nothing);
         }
         Err(OpenError::Damaged {
             path: self.how.dir.join(names::segment(saved.segment)),
@@ -288,9 +310,7 @@ impl Recovery<'_> {
                 // Only its index is missing: what it holds is older than what the checkpoint knows.
                 let mut aside = self.start_at(base);
                 self.scan(&mut segment, &mut aside, (&path, length), None, None).await?;
-                let next = found.get(at + 1).map(|next| next.base);
-                let whole = next == Some(aside.end) || (self.how.config.compacted && next > Some(aside.end));
-                if !whole {
+                if found.get(at + 1).map(|next| next.base) != Some(aside.end) {
                     return Err(OpenError::Damaged {
                         path: path.clone(),
                         position: segment.position,
@@ -298,7 +318,7 @@ impl Recovery<'_> {
                     });
                 }
             } else {
-                if here.is_none() && base != progress.end && !self.how.config.compacted {
+                if here.is_none() && base != progress.end {
                     return Err(self.gap(&path, base, progress.end));
                 }
                 progress.end = progress.end.max(base);
@@ -344,9 +364,7 @@ impl Recovery<'_> {
         path: &Path,
     ) -> Result<(), OpenError> {
         let Index::Sealed(index) = &segment.index else { return Ok(()) };
-        let reaches = next.is_none_or(|next| {
-            index.end() == next.base || (self.how.config.compacted && index.end() < next.base)
-        });
+        let reaches = next.is_none_or(|next| index.end() == next.base);
         if index.base() == segment.base && reaches {
             return Ok(());
         }
@@ -359,6 +377,14 @@ impl Recovery<'_> {
                 index.end()
             ),
         })
+    }
+
+    fn missing_end(&self, end: Offset, known: Offset) -> OpenError {
+        OpenError::Damaged {
+            path: self.how.dir.clone(),
+            position: 0,
+            why: format!("the log ends at offset {end}, and the checkpoint knows offsets up to {known}"),
+        }
     }
 
     fn gap(&self, path: &Path, base: Offset, end: Offset) -> OpenError {
@@ -458,7 +484,7 @@ impl Recovery<'_> {
     fn accept(&self, bytes: &Slice, segment: &mut Segment, progress: &mut Progress) -> bool {
         let Ok((batch, _)) = Batch::parse(bytes) else { return false };
         let (base, epoch) = (batch.base_offset(), batch.leader_epoch());
-        let continues = base == progress.end || (self.how.config.compacted && base > progress.end);
+        let continues = base == progress.end;
         // No incarnation before this one had its epoch or a later one.
         let from_the_future = epoch >= self.how.epoch && !self.faults().resume_old_epoch;
         let epoch_continues = progress.last_epoch() <= epoch && epoch.0 >= 0 && !from_the_future;
@@ -469,7 +495,7 @@ impl Recovery<'_> {
         progress.epochs.assign(epoch, base);
         progress.producers.apply(&batch);
         segment.crcs.feed(bytes);
-        segment.note(batch.last_offset(), bytes.len() as u64, batch.max_timestamp());
+        segment.note(batch.last_offset(), bytes.len() as u64, batch.records_max_timestamp());
         progress.end = batch.next_offset();
         true
     }
@@ -480,7 +506,6 @@ impl Recovery<'_> {
         match later.first().map(|next| next.base) {
             None => return Ok(false),
             Some(next) if next == end => return Ok(true),
-            Some(next) if next > end && self.how.config.compacted => return Ok(true),
             Some(_) => {}
         }
         for &Found { base, length } in later {

@@ -105,6 +105,8 @@ impl Scan {
             .min(block_ceil(self.end))
             .max(block_ceil(self.pos + needed as u64));
         let bytes = usize::try_from(whole - start).map_err(|_| io::ErrorKind::InvalidData)?;
+        // Nobody waits for memory while holding some that others may wait for.
+        self.window = Window::default();
         let window = self.file.read_exactly(start, bytes, self.reservation).await?;
         if let Some(index) = &self.crcs {
             let content =

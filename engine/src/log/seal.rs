@@ -199,7 +199,7 @@ fn snapshot(shared: &Shared, state: &mut super::State) -> Saved {
     let (epochs, mut producers, end) = (state.epochs.clone(), state.producers.clone(), state.end);
     producers.expire(shared.core.wall_ms(), shared.config.borrow().producer_expiration_ms);
     state.producers_saved = producers.clone();
-    let (log_start, truncations) = (state.log_start, state.truncations);
+    let (log_start, truncations, rewrites) = (state.log_start, state.truncations, state.rewrites);
     let active = state.active();
     let index = match &active.index {
         Index::Active(index) => index.clone(),
@@ -219,6 +219,7 @@ fn snapshot(shared: &Shared, state: &mut super::State) -> Saved {
         epochs,
         producers,
         truncations,
+        rewrites,
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) async fn truncate(
             return Ok(end);
         }
     }
+    let _stating = shared.stating.acquire(1).await;
     let failed = |error: io::Error| AppendError::Storage(format!("truncating failed: {error}"));
     let cut = find(shared, to).await.map_err(failed)?;
     let end = cut.end;
@@ -61,6 +62,7 @@ pub(super) async fn truncate(
         }
         partition.truncation = Some(Truncation { to: end, epoch, under_way: true });
         partition.truncations = partition.truncations.wrapping_add(1);
+        partition.compaction.clean_to = partition.compaction.clean_to.min(end);
     })
     .await?;
     let done = carry_out(shared, cut, epoch).await;
@@ -156,12 +158,14 @@ async fn next_batch(scan: &mut Scan) -> io::Result<Option<(u64, Offset, u64)>> {
     }
 }
 
-/// Makes a fact of the partition durable.
-async fn note(shared: &Shared, change: impl FnOnce(&mut names::Partition)) -> Result<(), AppendError> {
-    let _turn = shared.stating.acquire(1).await;
+/// Makes a fact of the partition durable that something is under way by. The caller holds the permit of `stating`.
+pub(super) async fn note(
+    shared: &Shared,
+    change: impl FnOnce(&mut names::Partition),
+) -> Result<(), AppendError> {
     store_fact(shared, change).await.map_err(|error| {
-        shared.poison(format!("noting a truncation of {} failed: {error}", shared.dir.display()));
-        AppendError::Storage(format!("noting a truncation failed: {error}"))
+        shared.poison(format!("noting a fact of {} failed: {error}", shared.dir.display()));
+        AppendError::Storage(format!("noting a fact failed: {error}"))
     })
 }
 
@@ -199,6 +203,7 @@ fn apply(shared: &Shared, cut: &Cut, epoch: LeaderEpoch) -> Vec<Offset> {
     let active = state.active();
     assert!(active.base == cut.segment);
     let mut shorter = Segment::new(active.base, active.file.clone(), active.created_ms, interval);
+    shorter.generation = active.generation;
     (shorter.position, shorter.durable) = (cut.position, cut.position);
     shorter.written = block_ceil(cut.position);
     shorter.allocated = block_floor(cut.length).max(shorter.written);
@@ -211,6 +216,7 @@ fn apply(shared: &Shared, cut: &Cut, epoch: LeaderEpoch) -> Vec<Offset> {
     state.epochs.truncate_end(cut.end);
     state.epochs.assign(epoch, cut.end);
     state.truncations = state.truncations.wrapping_add(1);
+    state.clean_to = state.clean_to.min(cut.end);
     state.truncating = true;
     gone
 }
@@ -264,7 +270,7 @@ async fn rebuild(shared: &Rc<Shared>, segment: Offset) -> io::Result<()> {
     };
     each_batch(scan, |pos, batch, bytes| {
         assert!(pos == noted.position);
-        noted.note(batch.last_offset(), bytes, batch.max_timestamp());
+        noted.note(batch.last_offset(), bytes, batch.records_max_timestamp());
     })
     .await?;
     let producers = producers_at(shared, end).await?;

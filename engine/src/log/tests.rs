@@ -2,6 +2,7 @@
 
 mod basics;
 mod cold;
+mod compaction;
 mod crash;
 mod hazards;
 

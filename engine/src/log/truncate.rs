@@ -125,6 +125,8 @@ pub(super) async fn delete(shared: &Rc<Shared>) -> std::io::Result<()> {
     shared.tail.clear();
     shared.chunks.forget(shared.id);
     shared.wake_everybody();
+    // A compaction that makes a file while the folder goes would keep it from going.
+    shared.idle().await;
     let parent = shared.dir.parent().map(std::path::Path::to_path_buf);
     shared.core.remove_dir_all(shared.dir.clone()).await?;
     match parent {
