@@ -324,6 +324,8 @@ fn make_shard(
     let shard = Shard::new(core.clone(), common.settings.clone(), store, image, port);
     let (store, every) = (shard.store.clone(), common.settings.retention_check);
     core.spawn(Class::Background, async move { store.maintain(every).await }).detach();
+    let (store, every) = (shard.store.clone(), common.settings.compaction_check);
+    core.spawn(Class::Background, async move { store.compact_when_due(every).await }).detach();
     core.spawn(Class::Control, connection::sweep(shard.clone())).detach();
     shard
 }

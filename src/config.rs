@@ -175,6 +175,8 @@ pub struct Topics {
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
     pub retention_check_interval_ms: i64,
+    pub cleaner_backoff_ms: i64,
+    pub cleaner_delete_retention_ms: i64,
     pub producer_id_expiration_ms: i64,
 }
 

@@ -186,6 +186,7 @@ impl Controller {
         let configs = [
             ("segment.bytes", settings.segment_bytes.to_string()),
             ("compression.type", "producer".to_owned()),
+            ("cleanup.policy", "compact".to_owned()),
         ];
         let topic = NewTopic {
             num_partitions: settings.num_partitions,
@@ -213,12 +214,7 @@ impl Controller {
             rt::say!("corelog: {OFFSETS_TOPIC} cannot be created: {}", refused.message);
             return Err(Unavailable);
         }
-        let mut command = planned.command;
-        if let Command::CreateTopic { configs, .. } = &mut command {
-            // Refused to clients as long as nothing compacts; here it says that nothing may be deleted by age.
-            configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
-        }
-        self.commit(vec![command]).await.map(drop)
+        self.commit(vec![planned.command]).await.map(drop)
     }
 
     async fn allocate_producer_ids(&self) -> Result<ControllerAnswer, Unavailable> {

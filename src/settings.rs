@@ -9,6 +9,7 @@ use coord::metadata::config::Defaults;
 use coord::metadata::settings::{Compression, Durability, TimestampType, effective};
 use coord::metadata::{Listener, NodeId, Topic};
 use engine::batch::Codec;
+use engine::compaction::Policy;
 use engine::log::LogConfig;
 
 use crate::config::{self, Config, InForce};
@@ -77,6 +78,7 @@ pub struct Settings {
     pub auto_create_topics: bool,
     pub defaults: Defaults,
     pub retention_check: Duration,
+    pub compaction_check: Duration,
     pub groups: coord::group::Settings,
     pub offsets_topic: OffsetsTopic,
     producer_expiration_ms: i64,
@@ -130,6 +132,7 @@ impl Settings {
             retention_check: Duration::from_millis(
                 u64::try_from(topics.retention_check_interval_ms).unwrap_or(0),
             ),
+            compaction_check: Duration::from_millis(u64::try_from(topics.cleaner_backoff_ms).unwrap_or(0)),
             groups: groups(&config.groups),
             offsets_topic: OffsetsTopic {
                 num_partitions: config.groups.offsets_topic_num_partitions,
@@ -152,6 +155,12 @@ impl Settings {
             retention_bytes: settings.retention_bytes,
             deletes: settings.cleanup_delete && !internal,
             compacted: settings.cleanup_compact,
+            compaction: Policy {
+                min_dirty_ratio: settings.min_cleanable_dirty_ratio,
+                min_lag_ms: settings.min_compaction_lag_ms,
+                max_lag_ms: settings.max_compaction_lag_ms,
+            },
+            delete_retention_ms: settings.delete_retention_ms,
             durability: if internal {
                 engine::log::Durability::Fsync
             } else {
@@ -233,6 +242,7 @@ fn topic_defaults(config: &Config) -> BTreeMap<String, String> {
     };
     set("retention.ms", topics.retention_ms.to_string());
     set("retention.bytes", topics.retention_bytes.to_string());
+    set("delete.retention.ms", topics.cleaner_delete_retention_ms.to_string());
     set("segment.bytes", topics.segment_bytes.to_string());
     set("segment.ms", topics.segment_ms.to_string());
     set("max.message.bytes", topics.max_message_bytes.to_string());

@@ -86,6 +86,8 @@ pub enum Fault {
     MissingStart { log_start: Offset, first: Offset },
     /// The log ends before what the checkpoint knows to be durable.
     MissingEnd { end: Offset, known: Offset },
+    /// Compaction was putting one segment in the place of others: a start ends it.
+    SwapUnderWay(names::Swap),
     /// Two segments hold the same offsets: nothing here says which is right.
     Overlap { base: Offset, end: Offset },
 }
@@ -94,7 +96,7 @@ impl Fault {
     pub fn is_mendable(&self) -> bool {
         match self {
             Fault::Nameless | Fault::MissingStart { .. } | Fault::MissingEnd { .. } => true,
-            Fault::Newer(_) | Fault::Overlap { .. } => false,
+            Fault::Newer(_) | Fault::SwapUnderWay(_) | Fault::Overlap { .. } => false,
         }
     }
 }
@@ -111,6 +113,11 @@ impl std::fmt::Display for Fault {
                 f,
                 "the log ends at offset {end}, but {known} was known to be durable: {} offsets are missing",
                 known.0 - end.0
+            ),
+            Fault::SwapUnderWay(names::Swap { base, end }) => write!(
+                f,
+                "the segments over offsets {base} to {end} were being replaced by a compacted one; start the broker once \
+                 to end that"
             ),
             Fault::Overlap { base, end } => {
                 write!(f, "the segment at offset {base} begins before the one before it ends, at {end}")
@@ -225,12 +232,21 @@ async fn look(
         let behind = bases.iter().skip(1).take_while(|next| **next <= says.log_start).count();
         bases.drain(..behind);
     }
+    // What a start makes of a swap that is under way: the new segment, wherever it is by now, in the place of the old.
+    let swap = says.as_ref().ok().and_then(|says| says.compaction.swap);
+    bases.retain(|base| swap.is_none_or(|swap| *base <= swap.base || *base >= swap.end));
+    let has = |name: &str| names.iter().any(|there| there.to_str() == Some(name));
+    let file_of = |base: Offset, before: String, after: String| {
+        let is_swapped = swap.is_some_and(|swap| swap.base == base) && has(&before);
+        if is_swapped { before } else { after }
+    };
     let mut facts = PartitionFacts { dir, id, says, saved, segments: Vec::new(), faults: Vec::new() };
     let mut before = (bases.first().copied().unwrap_or(Offset::ZERO), LeaderEpoch::UNKNOWN);
     for (at, &base) in bases.iter().enumerate() {
-        let path = facts.dir.join(names::segment(base));
+        let path = facts.dir.join(file_of(base, names::cleaned(base), names::segment(base)));
         let bytes = read_file(core, &path).await?;
-        let index = match read_file(core, &facts.dir.join(names::index(base))).await {
+        let index = file_of(base, names::cleaned_index(base), names::index(base));
+        let index = match read_file(core, &facts.dir.join(index)).await {
             Ok(content) => Some(SealedIndex::decode(&content).ok()),
             Err(_) => None,
         };
@@ -255,6 +271,11 @@ async fn look(
         facts.segments.push(SegmentFacts { path, base, file_bytes: bytes.len() as u64, index, examined });
     }
     facts.judge(bases.first().copied(), before.0);
+    if let Some(swap) = swap
+        && facts.is_damaged()
+    {
+        facts.faults.push(Fault::SwapUnderWay(swap));
+    }
     Ok(facts)
 }
 

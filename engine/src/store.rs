@@ -13,7 +13,7 @@ use crate::cache::Tails;
 use crate::checkpoint::{Encoder, Saved};
 use crate::chunks::Chunks;
 use crate::folder::{Folder, FolderError};
-use crate::ids::{LeaderEpoch, PartitionId};
+use crate::ids::{LeaderEpoch, Offset, PartitionId};
 use crate::log::{Counters, Faults, Limits, Log, LogConfig, OpenError, OpenLog, Poisoned};
 use crate::names;
 use rt::sync::{Event, Semaphore};
@@ -25,6 +25,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod compact;
 
 /// Bytes appended on one core after which a checkpoint is written.
 pub const UNCHECKPOINTED_BYTES_MAX: u64 = 128 << 20;
@@ -76,6 +78,8 @@ struct Shared {
     closed: Cell<bool>,
     /// A checkpoint was written, or could not be.
     written: Event,
+    /// Of each log the segment that was active when the last checkpoint was written.
+    checkpointed: RefCell<BTreeMap<PartitionId, Offset>>,
     /// Held here where one core is all there is.
     lock: RefCell<Option<LockGuard>>,
 }
@@ -118,6 +122,7 @@ impl Store {
                 unopened: RefCell::default(),
                 closed: Cell::new(false),
                 written: Event::new(),
+                checkpointed: RefCell::default(),
                 lock: RefCell::default(),
             }),
         }
@@ -329,18 +334,24 @@ impl Store {
             shared.written.wait().await;
         }
         let sequence = shared.sequence.get() + 1;
-        let content = self.content(sequence, say).await;
+        let (content, segments) = self.content(sequence, say).await;
         let written = write_slot(shared, sequence, content).await;
         shared.writing.set(false);
         shared.written.notify_all();
         if written.is_ok() {
             shared.sequence.set(sequence);
+            *shared.checkpointed.borrow_mut() = segments;
         }
         written
     }
 
     /// What is known of every log, open or not; one that opens meanwhile is in it too.
-    async fn content(&self, sequence: u64, say: impl AsyncFn(&Log) -> Result<Saved, Poisoned>) -> Encoder {
+    async fn content(
+        &self,
+        sequence: u64,
+        say: impl AsyncFn(&Log) -> Result<Saved, Poisoned>,
+    ) -> (Encoder, BTreeMap<PartitionId, Offset>) {
+        let mut segments = BTreeMap::new();
         let mut encoder = Encoder::new(sequence);
         let mut told = BTreeSet::new();
         loop {
@@ -351,6 +362,7 @@ impl Store {
             for log in rest {
                 let saved = say(&log).await.ok().or_else(|| self.saved_before(log.id()));
                 saved.iter().for_each(|saved| encoder.put(saved));
+                segments.extend(saved.map(|saved| (saved.id, saved.segment)));
                 told.insert(log.id());
                 self.shared.core.yield_now().await;
             }
@@ -358,7 +370,7 @@ impl Store {
         for id in self.shared.unopened.borrow().difference(&told) {
             self.saved_before(*id).iter().for_each(|saved| encoder.put(saved));
         }
-        encoder
+        (encoder, segments)
     }
 }
 

@@ -236,6 +236,18 @@ pub const KEYS: &[Key] = &[
         "How often expired segments and silent producers are looked for.",
     ),
     key(
+        "topics.log.cleaner.backoff.ms",
+        integer(100, NUMBER_MAX),
+        "15000",
+        "How often logs are looked for that are due to be compacted.",
+    ),
+    key(
+        "topics.log.cleaner.delete.retention.ms",
+        integer(0, NUMBER_MAX),
+        "86400000",
+        "How long a compacted topic keeps a tombstone.",
+    ),
+    key(
         "topics.producer.id.expiration.ms",
         integer(1, i32::MAX as i64),
         "86400000",

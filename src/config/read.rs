@@ -188,6 +188,8 @@ impl Reader<'_> {
             timestamp_before_max_ms: self.integer("topics.log.message.timestamp.before.max.ms"),
             timestamp_after_max_ms: self.integer("topics.log.message.timestamp.after.max.ms"),
             retention_check_interval_ms: self.integer("topics.log.retention.check.interval.ms"),
+            cleaner_backoff_ms: self.integer("topics.log.cleaner.backoff.ms"),
+            cleaner_delete_retention_ms: self.integer("topics.log.cleaner.delete.retention.ms"),
             producer_id_expiration_ms: self.integer("topics.producer.id.expiration.ms"),
         }
     }

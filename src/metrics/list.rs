@@ -166,6 +166,28 @@ pub const FAMILIES: &[Family] = &[
     counter("corelog_segment_rolls_total", "Segments begun because one was full or too old.", |core| {
         core.logs.rolls
     }),
+    counter("corelog_compactions_total", "Compactions of a log that ran to their end.", |core| {
+        core.logs.compactions
+    }),
+    counter(
+        "corelog_compactions_failed_total",
+        "Compactions that gave up: no space, damage, or a log that closed or was truncated meanwhile.",
+        |core| core.logs.compactions_failed,
+    ),
+    counter("corelog_compaction_read_bytes_total", "Bytes of batches that compactions went over.", |core| {
+        core.logs.compaction_bytes_read
+    }),
+    counter("corelog_compaction_written_bytes_total", "Bytes of batches that they left.", |core| {
+        core.logs.compaction_bytes_written
+    }),
+    counter("corelog_compaction_records_kept_total", "Records that compactions left.", |core| {
+        core.logs.compaction_records_kept
+    }),
+    counter(
+        "corelog_compaction_records_removed_total",
+        "Records that compactions removed, because later ones of their keys made them void.",
+        |core| core.logs.compaction_records_removed,
+    ),
     counter("corelog_reads_from_memory_total", "Reads served from the buffers of recent appends.", |core| {
         core.logs.reads_from_tail
     }),

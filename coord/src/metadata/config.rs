@@ -2,8 +2,8 @@
 //!
 //! A key that Kafka knows is never "unknown" here, so that tools and applications which set it go on working. `in_force`
 //! says whether it has an effect yet. A value that asks for something a reader would rely on and that does not exist yet
-//! (`cleanup.policy=compact`, `remote.storage.enable=true`) is refused, not stored: a topic that is silently never
-//! compacted, or silently loses what compaction would keep, is worse than an error.
+//! (`remote.storage.enable=true`) is refused, not stored: a topic that silently does not do what it was made for is worse
+//! than an error.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +114,7 @@ pub const TOPIC_CONFIGS: [TopicConfig; 35] = [
     key("compression.zstd.level", Type::Int, "3", Valid::Between(-131_072, 22), NOT_YET, "compression.zstd.level"),
     key(DURABILITY, Type::String, "fsync", Valid::OneOf(DURABILITIES), YES, DURABILITY),
     key(VALIDATION, Type::String, "standard", Valid::OneOf(VALIDATIONS), YES, VALIDATION),
-    key("delete.retention.ms", Type::Long, "86400000", Valid::AtLeast(0), NOT_YET, "log.cleaner.delete.retention.ms"),
+    key("delete.retention.ms", Type::Long, "86400000", Valid::AtLeast(0), YES, "log.cleaner.delete.retention.ms"),
     key("file.delete.delay.ms", Type::Long, "60000", Valid::AtLeast(0), NOT_YET, "log.segment.delete.delay.ms"),
     key("flush.messages", Type::Long, LONG_MAX, Valid::AtLeast(1), YES, "log.flush.interval.messages"),
     key("flush.ms", Type::Long, LONG_MAX, Valid::AtLeast(0), YES, "log.flush.interval.ms"),
@@ -123,13 +123,13 @@ pub const TOPIC_CONFIGS: [TopicConfig; 35] = [
     key("leader.replication.throttled.replicas", Type::List, "", Valid::ReplicaList, NOT_YET, ""),
     key("local.retention.bytes", Type::Long, "-2", Valid::AtLeast(-2), NOT_YET, "log.local.retention.bytes"),
     key("local.retention.ms", Type::Long, "-2", Valid::AtLeast(-2), NOT_YET, "log.local.retention.ms"),
-    key("max.compaction.lag.ms", Type::Long, LONG_MAX, Valid::AtLeast(1), NOT_YET, "log.cleaner.max.compaction.lag.ms"),
+    key("max.compaction.lag.ms", Type::Long, LONG_MAX, Valid::AtLeast(1), YES, "log.cleaner.max.compaction.lag.ms"),
     key("max.message.bytes", Type::Int, "1048588", Valid::AtLeast(0), YES, "message.max.bytes"),
     key("message.timestamp.after.max.ms", Type::Long, "3600000", Valid::AtLeast(0), YES, "log.message.timestamp.after.max.ms"),
     key("message.timestamp.before.max.ms", Type::Long, LONG_MAX, Valid::AtLeast(0), YES, "log.message.timestamp.before.max.ms"),
     key("message.timestamp.type", Type::String, "CreateTime", Valid::OneOf(TIMESTAMPS), YES, "log.message.timestamp.type"),
-    key("min.cleanable.dirty.ratio", Type::Double, "0.5", Valid::Ratio, NOT_YET, "log.cleaner.min.cleanable.ratio"),
-    key("min.compaction.lag.ms", Type::Long, "0", Valid::AtLeast(0), NOT_YET, "log.cleaner.min.compaction.lag.ms"),
+    key("min.cleanable.dirty.ratio", Type::Double, "0.5", Valid::Ratio, YES, "log.cleaner.min.cleanable.ratio"),
+    key("min.compaction.lag.ms", Type::Long, "0", Valid::AtLeast(0), YES, "log.cleaner.min.compaction.lag.ms"),
     key("min.insync.replicas", Type::Int, "1", Valid::AtLeast(1), YES, "min.insync.replicas"),
     key("preallocate", Type::Boolean, "false", Valid::Any, NOT_YET, "log.preallocate"),
     key("remote.log.copy.disable", Type::Boolean, "false", Valid::Any, NOT_YET, ""),
@@ -291,10 +291,6 @@ fn unknown(name: &str) -> String {
 /// A valid value whose promise this release cannot keep.
 fn unsupported(key: &TopicConfig, value: &str) -> Option<String> {
     match key.name {
-        "cleanup.policy" if elements(value).any(|policy| policy == "compact") => Some(format!(
-            "Invalid value {value} for configuration cleanup.policy: compaction is not supported yet by this \
-             Corelog release; use delete"
-        )),
         "remote.storage.enable" if value.eq_ignore_ascii_case("true") => Some(
             "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log \
              storage."

@@ -32,13 +32,17 @@ pub enum Compression {
     Zstd,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct TopicSettings {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     /// Whether old segments go; without it they stay for ever.
     pub cleanup_delete: bool,
     pub cleanup_compact: bool,
+    pub min_cleanable_dirty_ratio: f64,
+    pub min_compaction_lag_ms: i64,
+    pub max_compaction_lag_ms: i64,
+    pub delete_retention_ms: i64,
     /// -1 is no bound.
     pub retention_ms: i64,
     /// -1 is no bound.
@@ -66,6 +70,10 @@ pub fn effective(configs: &BTreeMap<String, String>, defaults: &Defaults) -> Top
         segment_ms: values.long("segment.ms"),
         cleanup_delete: config::elements(policy).any(|policy| policy == "delete"),
         cleanup_compact: config::elements(policy).any(|policy| policy == "compact"),
+        min_cleanable_dirty_ratio: values.ratio("min.cleanable.dirty.ratio"),
+        min_compaction_lag_ms: values.long("min.compaction.lag.ms"),
+        max_compaction_lag_ms: values.long("max.compaction.lag.ms"),
+        delete_retention_ms: values.long("delete.retention.ms"),
         retention_ms: values.long("retention.ms"),
         retention_bytes: values.long("retention.bytes"),
         max_message_bytes: values.unsigned("max.message.bytes"),
@@ -98,7 +106,7 @@ impl<'a> Values<'a> {
     fn text(&self, name: &'static str) -> &'a str {
         let key = config::find(name).expect("settings ask for keys of the table");
         match self.configs.get(name) {
-            Some(value) if config::validate_one(name, value).is_ok() || is_list(key) => value.trim(),
+            Some(value) if config::validate_one(name, value).is_ok() => value.trim(),
             Some(_) | None => self.defaults.get(key).trim(),
         }
     }
@@ -107,15 +115,14 @@ impl<'a> Values<'a> {
         self.text(name).parse().expect("stored values and defaults are valid")
     }
 
+    fn ratio(&self, name: &'static str) -> f64 {
+        self.text(name).parse().expect("stored values and defaults are valid")
+    }
+
     /// An INT whose valid range has no negative values.
     fn unsigned(&self, name: &'static str) -> u32 {
         self.text(name).parse().expect("stored values and defaults are valid")
     }
-}
-
-/// A list may hold what this release cannot do (an internal topic's `compact`); it is still read as it is.
-fn is_list(key: &config::TopicConfig) -> bool {
-    matches!(key.kind, config::Type::List)
 }
 
 /// The topic's word, then the broker's, then `fsync`. At each level `corelog.durability` beats Kafka's flush settings:

@@ -285,11 +285,7 @@ fn config_values_are_checked_as_kafka_checks_them() {
             "shred",
             "Invalid value shred for configuration cleanup.policy: String must be one of: compact, delete",
         ),
-        (
-            "cleanup.policy",
-            "compact,delete",
-            "Invalid value compact,delete for configuration cleanup.policy: compaction is not supported yet by this Corelog release; use delete",
-        ),
+        ("cleanup.policy", "compact,delete", ""),
         (
             "remote.storage.enable",
             "true",
@@ -442,7 +438,7 @@ fn incremental_changes_are_atomic_and_lists_grow_from_the_default() {
         (vec![ConfigOp { name: "segment.ms", operation: None, value: Some("1") }], 42, &[]),
         (vec![op("segment.ms", Append, Some("1"))], 40, &[]),
         (vec![op("cleanup.policy", Append, Some("delete"))], 0, &["cleanup.policy=delete"]),
-        (vec![op("cleanup.policy", Append, Some("compact"))], 40, &[]),
+        (vec![op("cleanup.policy", Append, Some("compact"))], 0, &["cleanup.policy=delete,compact"]),
         (vec![op("cleanup.policy", Subtract, Some("delete"))], 0, &["cleanup.policy="]),
         (vec![op("segment.ms", Set, Some("5")), op("segment.bytes", Set, Some("5"))], 40, &[]),
     ];
