@@ -1,10 +1,14 @@
 //! The command line.
 
+mod groups;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::batch::Codec;
+
+pub use groups::{CommitGroups, ConsumeGroup, FillGroups, Groups, JoinGroup, Members, PauseGroup, Protocol};
 
 use crate::payload::{RECORD_BYTES_MAX, RECORD_BYTES_MIN};
 
@@ -25,7 +29,8 @@ Examples:
   bench produce --rate 1000 --linger-ms 0         how long an acknowledgement takes, at a fixed rate (open loop)
   bench produce --ledger run.ledger               note what was acknowledged; after a crash:
   bench verify --ledger run.ledger                is all of it there, once, in order?
-  bench e2e --rate 1000                           from the intended send time to the consumer";
+  bench e2e --rate 1000                           from the intended send time to the consumer
+  bench groups join --members 100                 how long a group takes until every partition has its owner";
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -37,6 +42,9 @@ pub enum Command {
     E2e(E2e),
     /// Read everything back and check every record: loss, duplication, reordering, corruption.
     Verify(Verify),
+    /// Consumer groups: joining, rebalance pauses, commits, loading committed offsets, consuming.
+    #[command(subcommand)]
+    Groups(Groups),
     /// Serve as a broker that stores nothing and answers at once: the ceiling of this tool.
     NullBroker(NullBroker),
     /// Measure what the disk below a folder gives with direct I/O: the limit that no broker can pass.

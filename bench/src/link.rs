@@ -72,9 +72,10 @@ impl From<wire::EncodeError> for Error {
 fn version_wanted(key: ApiKey) -> i16 {
     match key {
         ApiKey::Produce | ApiKey::Fetch | ApiKey::Metadata => 12,
-        ApiKey::ListOffsets => 7,
-        ApiKey::CreateTopics => 7,
-        ApiKey::InitProducerId => 4,
+        ApiKey::JoinGroup | ApiKey::OffsetCommit | ApiKey::OffsetFetch => 9,
+        ApiKey::ListOffsets | ApiKey::CreateTopics => 7,
+        ApiKey::SyncGroup | ApiKey::LeaveGroup => 5,
+        ApiKey::Heartbeat | ApiKey::InitProducerId => 4,
         _ => 3,
     }
 }
@@ -147,7 +148,7 @@ pub fn about(what: impl fmt::Display, error: &io::Error) -> io::Error {
 }
 
 /// What the future gives, if it is there before the limit is over.
-async fn within<F: Future>(core: &Core, limit: Duration, future: F) -> Option<F::Output> {
+pub async fn within<F: Future>(core: &Core, limit: Duration, future: F) -> Option<F::Output> {
     let (mut future, mut limit) = (pin!(future), pin!(core.sleep(limit)));
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -192,6 +193,25 @@ impl Link {
     pub async fn call<R: Request>(&mut self, request: &R) -> Result<Answer, Error> {
         let version = self.sender.version::<R::Api>()?;
         self.call_in(request, version).await
+    }
+
+    /// As `call`, for what may rightly take long, such as joining a group: nothing is said while it is waited for.
+    pub async fn call_within<R: Request>(&mut self, request: &R, limit: Duration) -> Result<Answer, Error> {
+        let version = self.sender.version::<R::Api>()?;
+        let Link { core, sender, frames, stream } = self;
+        let asked = async {
+            sender.send(request, version).await?;
+            Ok::<_, Error>(frames.next().await?.to_vec())
+        };
+        let bytes = within(core, limit, asked).await.unwrap_or_else(|| {
+            Err(Error::Protocol(format!(
+                "the broker at {} did not answer {} within {} s",
+                stream.peer_addr(),
+                R::Api::KEY.name(),
+                limit.as_secs()
+            )))
+        })?;
+        Ok(Answer { bytes, version })
     }
 
     async fn call_in<R: Request>(&mut self, request: &R, version: i16) -> Result<Answer, Error> {

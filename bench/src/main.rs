@@ -2,7 +2,7 @@
 //!
 //! - [`schedule`], [`payload`], [`batches`]: what is sent, and when it is meant to be.
 //! - [`writing`], [`reading`], [`link`], [`topic`]: how it goes over connections; on one core of `rt`.
-//! - [`produce`], [`consume`], [`e2e`], [`verify`], [`null_broker`], [`disk`]: the commands.
+//! - [`produce`], [`consume`], [`e2e`], [`groups`], [`verify`], [`null_broker`], [`disk`]: the commands.
 //! - [`histogram`], [`report`], [`verdict`], [`ledger`], [`usage`], [`stages`], [`progress`]: what is found and how it is told.
 //!
 //! Ends with 0 when all went well, 1 when a run could not be made, 2 when it was made and something is wrong: records
@@ -13,6 +13,7 @@ mod cli;
 mod consume;
 mod disk;
 mod e2e;
+mod groups;
 mod histogram;
 mod ledger;
 mod link;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Consume(options) => consume::run(options).map(|report| show(&report, &options.output)),
         Command::E2e(options) => e2e::run(options).map(|report| show(&report, &options.output)),
         Command::Verify(options) => verify::run(options).map(|report| show(&report, &options.output)),
+        Command::Groups(options) => groups::run(options).map(|report| show(&report, options.output())),
         Command::NullBroker(options) => null_broker::run(options).map(|()| ExitCode::SUCCESS),
         Command::Disk(options) => disk::run(options).map(|()| ExitCode::SUCCESS),
     };

@@ -1,7 +1,8 @@
 //! `bench null-broker`: answers as a broker that stores nothing, at once. What the load generator reaches against it is its
 //! own ceiling on this machine; nothing but this tool uses it.
 //!
-//! ApiVersions v0-3, Metadata v0-12, Produce v3-12, InitProducerId v0-4. Every topic exists; every partition is led by it.
+//! ApiVersions v0-3, Metadata v0-12, Produce v3-12, InitProducerId v0-4, FindCoordinator v3, OffsetCommit v2-9. Every topic
+//! exists; every partition is led by it, and every group.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 
 use net::api::{Api, ApiKey};
 use net::header::{RequestHeader, ResponseHeader};
-use net::messages::{api_versions, init_producer_id, metadata, produce};
+use net::messages::{api_versions, find_coordinator, init_producer_id, metadata, offset_commit, produce};
 use net::wire::{Decode, Encode, Reader, Writer};
 use rt::{Class, Core, Slice, Stream};
 
@@ -18,11 +19,13 @@ use crate::link::{Error, Frames, about, resolve};
 use crate::run_on_core;
 
 const NODE: i32 = 1;
-const SERVED: [(ApiKey, i16, i16); 4] = [
+const SERVED: [(ApiKey, i16, i16); 6] = [
     (ApiKey::Produce, 3, 12),
     (ApiKey::Metadata, 0, 12),
     (ApiKey::ApiVersions, 0, 3),
     (ApiKey::InitProducerId, 0, 4),
+    (ApiKey::FindCoordinator, 3, 3),
+    (ApiKey::OffsetCommit, 2, 9),
 ];
 
 pub fn run(options: &cli::NullBroker) -> Result<(), Error> {
@@ -111,6 +114,19 @@ fn answer(
             };
             encode::<init_producer_id::Api>(&header, &response)?
         }
+        ApiKey::FindCoordinator => {
+            let response = find_coordinator::FindCoordinatorResponse {
+                node_id: NODE,
+                host: Cow::Owned(at.ip().to_string()),
+                port: i32::from(at.port()),
+                ..Default::default()
+            };
+            encode::<find_coordinator::Api>(&header, &response)?
+        }
+        ApiKey::OffsetCommit => {
+            let request = offset_commit::OffsetCommitRequest::decode(&mut reader, version)?;
+            encode::<offset_commit::Api>(&header, &committed(&request))?
+        }
         other => return Err(Error::Protocol(format!("{} is not served here", other.name()))),
     }))
 }
@@ -138,6 +154,24 @@ fn produced<'a>(
         });
     }
     produce::ProduceResponse { responses, ..Default::default() }
+}
+
+fn committed<'a>(
+    request: &offset_commit::OffsetCommitRequest<'a>,
+) -> offset_commit::OffsetCommitResponse<'a> {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let partition_index = partition.partition_index;
+            offset_commit::OffsetCommitResponsePartition { partition_index, error_code: 0 }
+        });
+        let partitions = partitions.collect();
+        offset_commit::OffsetCommitResponseTopic {
+            name: topic.name.clone(),
+            partitions,
+            ..Default::default()
+        }
+    });
+    offset_commit::OffsetCommitResponse { topics: topics.collect(), ..Default::default() }
 }
 
 fn described<'a>(

@@ -76,13 +76,19 @@ impl Progress {
         let seconds = ((now - self.last_at) as f64 / NS_PER_S).max(1e-9);
         let rate = (records - self.last_records) as f64 / seconds;
         let mb = (bytes - self.last_bytes) as f64 / seconds / MB;
-        (self.last_at, self.last_records, self.last_bytes, self.wrote) = (now, records, bytes, true);
+        (self.last_records, self.last_bytes) = (records, bytes);
         let line = format!(
-            "{:6.1} s   {:>11} records   {:>10} /s   {mb:7.1} MB/s{more}",
-            since_start as f64 / NS_PER_S,
+            "{:>11} records   {:>10} /s   {mb:7.1} MB/s{more}",
             grouped(records),
             grouped(rate as u64)
         );
+        self.tell(since_start, now, &line);
+    }
+
+    /// Shows how far it is, in the caller's words.
+    pub fn tell(&mut self, since_start: u64, now: u64, what: &str) {
+        (self.last_at, self.wrote) = (now, true);
+        let line = format!("{:6.1} s   {what}", since_start as f64 / NS_PER_S);
         self.write(&if self.is_terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
     }
 

@@ -92,11 +92,27 @@ impl Reading {
         extent: Extent,
         visit: impl Fn(Arrived<'_>) + 'static,
     ) -> Result<Rc<Reading>, Error> {
+        let shares = (0..consumers).map(|consumer| {
+            let by_leader = topic.by_leader().into_values();
+            by_leader.flat_map(|partitions| share(&partitions, consumers, consumer)).collect()
+        });
+        Reading::start_shared(core, options, shares.collect(), topic, extent, visit).await
+    }
+
+    /// As `start`, where it is settled already which consumer reads what.
+    pub async fn start_shared(
+        core: &Core,
+        options: &cli::Fetch,
+        shares: Vec<Vec<i32>>,
+        topic: &Topic,
+        extent: Extent,
+        visit: impl Fn(Arrived<'_>) + 'static,
+    ) -> Result<Rc<Reading>, Error> {
         let mut lanes = Vec::new();
         let mut log_starts = BTreeMap::new();
-        for consumer in 0..consumers {
+        for wanted in shares {
             for (leader, partitions) in topic.by_leader() {
-                let share = share(&partitions, consumers, consumer);
+                let share: Vec<i32> = partitions.into_iter().filter(|one| wanted.contains(one)).collect();
                 if share.is_empty() {
                     continue;
                 }

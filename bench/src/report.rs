@@ -14,6 +14,8 @@ use crate::verdict::Verdict;
 const SATURATED_BELOW: f64 = 0.99;
 /// A result above this part of the null broker's is bound by this tool.
 const CLIENT_BOUND_ABOVE: f64 = 0.5;
+/// Figures below this are shown with decimals.
+const DECIMALS_BELOW: f64 = 10_000.0;
 const MB: f64 = 1e6;
 const GB: f64 = 1e9;
 const MIB: f64 = 1_048_576.0;
@@ -46,6 +48,8 @@ pub struct Report {
     pub device_write_amplification: Option<f64>,
     /// What the broker says of the time and the copies of the window.
     pub broker_stages: Option<Stages>,
+    /// What a command measures besides records; the names end with the units.
+    pub figures: BTreeMap<&'static str, f64>,
     pub total_sent: u64,
     pub total_acknowledged: u64,
     pub total_failed: u64,
@@ -105,6 +109,9 @@ impl Report {
         }
         if self.seconds > 0.0 {
             self.rates(&mut table);
+        }
+        for (name, value) in &self.figures {
+            table.line(&name.replace('_', " "), &shown(*value));
         }
         for (name, quantiles) in &self.latencies {
             table.latency(name, quantiles);
@@ -294,6 +301,9 @@ impl Table {
     }
 
     fn latency(&mut self, name: &str, q: &Quantiles) {
+        if q.count == 0 {
+            return self.line(name, "never");
+        }
         let text = format!(
             "p50 {:.3}   p90 {:.3}   p99 {:.3}   p99.9 {:.3}   p99.99 {:.3}   max {:.3} ms   ({} values)",
             q.p50_ms,
@@ -310,6 +320,11 @@ impl Table {
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
         self.0.write_fmt(text).expect("writing to a String cannot fail");
     }
+}
+
+/// Large numbers without decimals, small ones with three.
+fn shown(value: f64) -> String {
+    if value.abs() < DECIMALS_BELOW { format!("{value:.3}") } else { grouped(value.round() as u64) }
 }
 
 /// 1234567 as 1,234,567.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use net::error_code::ErrorCode;
 use net::messages::{create_topics, init_producer_id, list_offsets, metadata};
+use net::wire::Uuid;
 use rt::Core;
 
 use crate::batches::Producer;
@@ -24,6 +25,8 @@ pub const LATEST: i64 = -1;
 
 pub struct Topic {
     pub name: String,
+    /// Zeros from a broker that gives none.
+    pub id: Uuid,
     pub was_created: bool,
     /// The leader's address of each partition.
     pub leaders: BTreeMap<i32, SocketAddr>,
@@ -56,8 +59,8 @@ pub async fn find(link: &mut Link, name: &str, shape: Option<&TopicShape>) -> Re
     let mut patience = Patience::new(LEADERS_WAIT, core.now().as_nanos());
     loop {
         let missing = match describe(link, name).await? {
-            Ok(Ok(leaders)) => {
-                let topic = Topic { name: name.to_owned(), was_created, leaders };
+            Ok(Ok((id, leaders))) => {
+                let topic = Topic { name: name.to_owned(), id, was_created, leaders };
                 match if was_created { answers(&core, &topic).await } else { Ok(()) } {
                     Ok(()) => return Ok(topic),
                     Err(error) => error.to_string(),
@@ -90,8 +93,8 @@ async fn answers(core: &Core, topic: &Topic) -> Result<(), Error> {
     Ok(())
 }
 
-/// The leaders' addresses, or which partitions have none.
-type Leaders = Result<BTreeMap<i32, SocketAddr>, String>;
+/// The topic's id and its leaders' addresses, or which partitions have none.
+type Leaders = Result<(Uuid, BTreeMap<i32, SocketAddr>), String>;
 
 /// The topic's error code when there is one.
 async fn describe(link: &mut Link, name: &str) -> Result<Result<Leaders, i16>, Error> {
@@ -124,7 +127,7 @@ async fn describe(link: &mut Link, name: &str) -> Result<Result<Leaders, i16>, E
     leaderless.sort_unstable();
     Ok(Ok(match leaderless.first() {
         None if leaders.is_empty() => Err("it has no partitions".to_owned()),
-        None => Ok(leaders),
+        None => Ok((topic.topic_id, leaders)),
         Some((partition, code)) => {
             let others = match leaderless.len() {
                 1 => String::new(),
