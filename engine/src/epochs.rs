@@ -63,7 +63,7 @@ impl EpochCache {
     /// where the epoch is unknown (-1/-1 on the wire).
     pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let (latest, _) = self.latest()?;
-        if epoch.0 < 0 || epoch > latest {
+        if epoch == LeaderEpoch::UNKNOWN || epoch > latest {
             return None;
         }
         if epoch == latest {
@@ -174,6 +174,7 @@ mod tests {
             assert_eq!(found, expect.map(|(epoch, end)| (LeaderEpoch(epoch), Offset(end))), "epoch {epoch}");
         };
         check(-1, None);
+        check(-2, Some((-2, 2)));
         check(0, Some((0, 2)));
         check(1, Some((1, 10)));
         check(2, Some((1, 10)));

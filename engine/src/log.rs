@@ -81,6 +81,8 @@ pub struct Appended {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AppendError {
+    /// The bytes are not one batch of today's format, whatever the log holds.
+    NotOneBatch(String),
     InvalidRecord {
         message: String,
         record_errors: Vec<(i32, String)>,

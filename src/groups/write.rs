@@ -85,7 +85,8 @@ fn code_of(error: &AppendError) -> ErrorCode {
         AppendError::RecordListTooLarge => ErrorCode::RecordListTooLarge,
         AppendError::NoSpace(_) | AppendError::Storage(_) => ErrorCode::KafkaStorageError,
         // Of a client's batch; ours are none.
-        AppendError::InvalidRecord { .. }
+        AppendError::NotOneBatch(_)
+        | AppendError::InvalidRecord { .. }
         | AppendError::InvalidTimestamp { .. }
         | AppendError::Corrupt
         | AppendError::OutOfOrderSequence

@@ -1,5 +1,7 @@
 //! DeleteTopics v1-v6. v4: flexible. v5: error messages. v6: topic ids.
 
+use std::collections::BTreeSet;
+
 use engine::ids::TopicId;
 use net::messages::delete_topics::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
 
@@ -19,7 +21,11 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
         ControllerAnswer::DeletedTopics(outcomes) => outcomes,
         _ => (0..count).map(|_| Err(unavailable())).collect(),
     };
-    let results = topics.into_iter().zip(outcomes).map(|(asked, outcome)| match outcome {
+    // A topic that is listed twice was refused, and is told so once.
+    let mut told = BTreeSet::new();
+    let once = topics.into_iter().zip(outcomes);
+    let once = once.filter(|(asked, _)| told.insert((asked.name.clone(), asked.id)));
+    let results = once.map(|(asked, outcome)| match outcome {
         Ok((name, id)) => {
             DeletableTopicResult { name: Some(name.into()), topic_id: id.0, ..Default::default() }
         }

@@ -1,7 +1,7 @@
 //! ListOffsets v1-v11. v2: isolation. v4: leader epoch. v6: flexible. v7: max timestamp. v8: earliest local.
 //! v9: latest tiered. v10: timeout. v11: earliest pending upload.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use engine::ids::PartitionId;
 use net::error_code::ErrorCode;
@@ -83,14 +83,16 @@ fn response<'a>(
 ) -> ListOffsetsResponse<'a> {
     let mut found = found.into_iter();
     let mut topics = Vec::with_capacity(body.topics.len());
+    let mut told = HashSet::new();
     for topic in &body.topics {
         let parts = topic.partitions.iter().zip(&mut found);
-        topics.push(ListOffsetsTopicResponse {
-            name: topic.name.clone(),
-            partitions: parts
-                .map(|(asked, one)| partition_response(asked.partition_index, one, version))
-                .collect(),
-        });
+        // A partition that is listed twice was refused, and is told so once.
+        let parts = parts.filter(|(asked, _)| told.insert((&*topic.name, asked.partition_index)));
+        let partitions: Vec<_> =
+            parts.map(|(asked, one)| partition_response(asked.partition_index, one, version)).collect();
+        if !partitions.is_empty() {
+            topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
+        }
     }
     ListOffsetsResponse { topics, ..Default::default() }
 }

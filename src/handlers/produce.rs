@@ -23,6 +23,8 @@ const ACKS_NONE: i16 = 0;
 const ACKS_LEADER: i16 = 1;
 /// zstd may be sent from this version on.
 const ZSTD_FROM: i16 = 7;
+/// Where a batch says its codec, and whether it is of a transaction.
+const ATTRIBUTES_LOW_BYTE: usize = 22;
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: ProduceRequest = request.decode()?;
@@ -57,8 +59,12 @@ async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[boo
     let mut outcomes: Vec<Option<Produced>> = Vec::new();
     let mut by_owner: BTreeMap<CoreId, Vec<ProducePart>> = BTreeMap::new();
     let mut counts = counts.iter();
+    let denied = lacks_transactional_id(body);
     for topic in &body.topic_data {
-        let known = topic_id(request, topic);
+        let known = match denied {
+            true => Err(ErrorCode::TransactionalIdAuthorizationFailed),
+            false => topic_id(request, topic),
+        };
         for partition in topic.partition_data.iter().filter(|_| counts.next() == Some(&true)) {
             let place = outcomes.len();
             let checked = known.and_then(|id| {
@@ -115,16 +121,29 @@ fn check_acks(acks: i16) -> Result<(), ErrorCode> {
 
 /// A codec that the version does not know. Anything else about the batch is the log's business.
 fn check_codec(records: &[u8], version: i16) -> Result<(), ErrorCode> {
-    const ATTRIBUTES_LOW_BYTE: usize = 22;
     const CODEC_MASK: u8 = 7;
     const ZSTD: u8 = 4;
     match records.get(ATTRIBUTES_LOW_BYTE) {
         Some(byte) if byte & CODEC_MASK == ZSTD && version < ZSTD_FROM => {
             Err(ErrorCode::UnsupportedCompressionType)
         }
-        Some(_) => Ok(()),
-        None => Err(ErrorCode::InvalidRecord),
+        Some(_) | None => Ok(()),
     }
+}
+
+/// Whether a batch says that it belongs to a transaction.
+fn is_transactional(records: &[u8]) -> bool {
+    const MAGIC: usize = 16;
+    const TRANSACTIONAL: u8 = 1 << 4;
+    records.get(MAGIC) == Some(&2)
+        && records.get(ATTRIBUTES_LOW_BYTE).is_some_and(|byte| byte & TRANSACTIONAL != 0)
+}
+
+/// Whether a request without a transactional id has such a batch: then all of it is refused.
+fn lacks_transactional_id(body: &ProduceRequest<'_>) -> bool {
+    let mut partitions = body.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    body.transactional_id.is_none()
+        && partitions.any(|one| matches!(one.records, Records::Bytes(records) if is_transactional(records)))
 }
 
 fn response<'a>(

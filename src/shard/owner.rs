@@ -122,6 +122,7 @@ async fn append(shard: &Rc<Shard>, part: ProducePart) -> Result<(Log, Produced, 
 fn refused(shard: &Rc<Shard>, place: usize, log: &Log, error: AppendError) -> Produced {
     let plain = |code, early| (code, early, None, Vec::new());
     let (code, early, message, record_errors) = match error {
+        AppendError::NotOneBatch(message) => (ErrorCode::InvalidRecord, true, Some(message), Vec::new()),
         AppendError::InvalidRecord { message, record_errors } => {
             (ErrorCode::InvalidRecord, false, Some(message), record_errors)
         }

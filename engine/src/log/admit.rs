@@ -31,15 +31,15 @@ impl Admitted {
 pub(super) fn single_batch(records: &Slice) -> Result<Slice, AppendError> {
     let total = match Batch::parse(records) {
         Ok((_, total)) => total,
-        Err(batch::Error::Incomplete { .. }) => return Err(invalid("The request holds no whole batch.")),
+        Err(batch::Error::Incomplete { .. }) => return Err(not_one("The request holds no whole batch.")),
         Err(batch::Error::OldMagic(magic)) => {
-            return Err(invalid(&format!("Record format v{magic} is not supported, only v2.")));
+            return Err(not_one(&format!("Record format v{magic} is not supported, only v2.")));
         }
         Err(batch::Error::Length(_) | batch::Error::Magic(_)) => return Err(AppendError::Corrupt),
     };
     match Batch::parse(&records[total..]) {
         Err(batch::Error::Incomplete { .. }) => Ok(records.slice(0..total)),
-        Ok(_) => Err(invalid("A partition of a request holds exactly one batch.")),
+        Ok(_) => Err(not_one("A partition of a request holds exactly one batch.")),
         Err(batch::Error::OldMagic(_) | batch::Error::Length(_) | batch::Error::Magic(_)) => {
             Err(AppendError::Corrupt)
         }
@@ -94,7 +94,8 @@ pub(super) fn admit(
     {
         return Err(AppendError::InvalidTimestamp {
             message: "The batch claims log append time.".into(),
-            record_errors: Vec::new(),
+            // Kafka looks at the first record and goes no further.
+            record_errors: vec![(0, "The batch claims log append time.".into())],
         });
     }
     let stored = match config.compression {
@@ -192,6 +193,10 @@ fn finished(bytes: Slice, config: &LogConfig, max_timestamp: i64, now_ms: i64) -
         header[17..21].copy_from_slice(&crc.to_be_bytes());
     }
     Admitted { header, bytes, log_append_time_ms: if log_append_time { now_ms } else { -1 } }
+}
+
+fn not_one(message: &str) -> AppendError {
+    AppendError::NotOneBatch(message.to_owned())
 }
 
 fn invalid(message: &str) -> AppendError {

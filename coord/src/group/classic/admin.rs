@@ -89,14 +89,13 @@ impl ClassicGroup {
         let protocol = self.protocol.as_deref().filter(|_| self.state == State::Stable);
         let member = |(id, member): (&Text, &Member)| {
             let metadata = protocol.and_then(|protocol| member.metadata(protocol));
-            let assignment = protocol.map(|_| member.assignment.to_vec());
             DescribedGroupMember {
                 member_id: id.to_string().into(),
                 group_instance_id: member.instance.as_ref().map(|instance| instance.to_string().into()),
                 client_id: member.client_id.to_string().into(),
                 client_host: member.client_host.to_string().into(),
                 member_metadata: metadata.map(|metadata| metadata.to_vec()).unwrap_or_default().into(),
-                member_assignment: assignment.unwrap_or_default().into(),
+                member_assignment: member.assignment.to_vec().into(),
             }
         };
         DescribedGroup {

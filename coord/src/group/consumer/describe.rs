@@ -19,7 +19,10 @@ impl Shard {
         let answer = match self.groups.get(id) {
             Some(Group::Consumer(group)) => group.described(&self.core),
             Some(Group::Classic(_)) | None => DescribedGroup {
-                error_code: ErrorCode::GroupIdNotFound as i16,
+                error_code: match id.is_empty() {
+                    true => ErrorCode::InvalidGroupId as i16,
+                    false => ErrorCode::GroupIdNotFound as i16,
+                },
                 error_message: Some(format!("Group {id} is not a consumer group.").into()),
                 group_id: id.to_owned().into(),
                 ..DescribedGroup::default()
@@ -60,7 +63,8 @@ impl ConsumerGroup {
             client_id: value.client_id.to_string().into(),
             client_host: value.client_host.to_string().into(),
             subscribed_topic_names: value.topics.iter().map(|topic| topic.to_string().into()).collect(),
-            subscribed_topic_regex: text(&value.regex),
+            // Kafka has the empty text for none.
+            subscribed_topic_regex: text(&value.regex).or(Some("".into())),
             assignment: shown(&core.image, &held),
             target_assignment: shown(&core.image, &self.target(id)),
             member_type: if value.classic.is_some() { CLASSIC_MEMBER } else { CONSUMER_MEMBER },

@@ -28,6 +28,9 @@ impl Shard {
 
     /// The topics whose offsets must stay: its own name and the question whether a topic is among them.
     fn subscriptions(&self, group: &str) -> Result<(Text, Subscribed), ErrorCode> {
+        if group.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
         match self.groups.get(group) {
             None => Err(ErrorCode::GroupIdNotFound),
             Some(Group::Classic(group)) => {

@@ -411,7 +411,7 @@ fn delete_topics_answers_as_kafka_does() {
         (vec![id(0)], vec![42]),
         (vec![name("have"), name("have")], vec![42, 42]),
         (vec![id(7), id(7), id(8)], vec![42, 42, 0]),
-        (vec![name("have"), id(7)], vec![42, 0]),
+        (vec![name("have"), id(7)], vec![42, 42]),
     ];
     for (asked, expect) in cases {
         let plans = plan_delete_topics(metadata.image(), &asked);

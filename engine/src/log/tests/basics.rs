@@ -192,11 +192,11 @@ fn what_a_client_may_not_send_is_refused_and_leaves_no_trace() {
         let mut based = good.clone();
         batch::set_base_offset(&mut based, Offset(4));
         let cases = [
-            (Vec::new(), "InvalidRecord"),
-            (good[..20].to_vec(), "InvalidRecord"),
+            (Vec::new(), "NotOneBatch"),
+            (good[..20].to_vec(), "NotOneBatch"),
             (corrupt, "Corrupt"),
             (based, "InvalidRecord"),
-            ([good.clone(), good.clone()].concat(), "InvalidRecord"),
+            ([good.clone(), good.clone()].concat(), "NotOneBatch"),
             (produced(&vec![1; 2 << 20]).to_vec(), "MessageTooLarge"),
         ];
         for (bytes, expected) in cases {
