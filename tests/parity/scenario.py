@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ANSWER_SECONDS_MAX = 20
 UNTIL_SECONDS_MAX = 20
 UNTIL_PAUSE_S = 0.01
-DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "mine", "without", "common"}
+DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "size", "mine", "without", "common"}
 SCENARIO = {"name", "versions", "topics", "steps", "differs", "let", "group"}
 
 
@@ -73,15 +73,19 @@ def _toml(path):
 
 
 class Connection:
+    # What was asked and not taken yet: API, version, correlation id.
+    due = ()
+
     def __init__(self, address):
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS_MAX)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation, self.due = 0, []
 
-    def send(self, data):
+    def send(self, data, size=None):
+        """`size` is the length that the frame claims to have."""
         try:
-            self.socket.sendall(struct.pack(">i", len(data)) + data)
+            self.socket.sendall(struct.pack(">i", len(data) if size is None else size) + data)
         except (ConnectionResetError, BrokenPipeError) as error:
             raise Closed from error
 
@@ -192,6 +196,8 @@ class Play:
         return None
 
     def play(self, name, version, fields, step):
+        if self.connections.get(step.get("on", "main"), Connection).due and not step.get("later"):
+            raise Wrong("an answer is due on that connection: take it first")
         until = self.resolve(step.get("until", {}))
         deadline = time.monotonic() + UNTIL_SECONDS_MAX
         while True:
@@ -215,8 +221,6 @@ class Play:
         connection = self.connections.get(on)
         if connection is None:
             connection = self.connections[on] = Connection(self.address)
-        if connection.due:
-            raise Wrong(f"an answer is due on {on}: take it first")
         connection.correlation += 1
         if "hex" in step:
             data = bytes.fromhex(step["hex"])
@@ -224,14 +228,14 @@ class Play:
             body = schema.MESSAGES[f"{name}Request"].encode(fields, version, self.ids)
             body = body[:len(body) - step.get("cut", 0)] + bytes.fromhex(step.get("more", ""))
             data = schema.request(name, version, connection.correlation, self.resolve(step.get("client", "parity")), body, step.get("says"))
-        connection.send(data)
+        connection.send(data, step.get("size"))
         if not step.get("silent"):
             says = step.get("says", version) if name == "ApiVersions" else version
             connection.due.append((name, says, int.from_bytes(data[4:8])))
 
     def receive(self, on):
         connection = self.connections[on]
-        name, version, correlation = connection.due.pop()
+        name, version, correlation = connection.due.pop(0)
         data = connection.receive()
         got, fields = schema.answer(name, version, data)
         if got != correlation:
