@@ -78,23 +78,34 @@ class Kafka:
             "offsets.topic.replication.factor": "1", "transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1",
             **self.settings,
         }
-        config, log = self.folder / "server.properties", open(self.folder / "log", "ab")
-        config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
+        self.config = self.folder / "server.properties"
+        self.config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
         tool = [*self.java, "kafka.tools.StorageTool"]
         uuid = subprocess.run([*tool, "random-uuid"], check=True, capture_output=True, text=True).stdout.split()[-1]
-        subprocess.run([*tool, "format", "-t", uuid, "-c", str(config)], check=True, stdout=log, stderr=log)
+        with open(self.folder / "log", "ab") as log:
+            subprocess.run([*tool, "format", "-t", uuid, "-c", str(self.config)], check=True, stdout=log, stderr=log)
+        return self.start()
+
+    def start(self):
+        """Starts it over its folder, the first time or after `kill`, on the same ports; waits until it listens."""
         heap = os.environ.get("KAFKA_HEAP", "1g")
         options = [f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35"]
-        self.process = subprocess.Popen([self.java[0], *options, *self.java[1:], "kafka.Kafka", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        log.close()
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen([self.java[0], *options, *self.java[1:], "kafka.Kafka", str(self.config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        port = int(self.address.rsplit(":", 1)[1])
         deadline = time.monotonic() + READY_SECONDS_MAX
         while time.monotonic() < deadline and self.process.poll() is None:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", client)) == 0:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return self
             time.sleep(0.1)
         self.__exit__()
         raise SystemExit(f"Kafka did not start: {(self.folder / 'log').read_text(errors='replace')[-2000:]}")
+
+    def kill(self):
+        """kill -9, now."""
+        self.process.kill()
+        self.process.wait()
 
     def __exit__(self, *_):
         self.process.terminate()
