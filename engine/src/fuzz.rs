@@ -5,7 +5,8 @@
 
 use crate::batch::build::recompress;
 use crate::batch::compress::decompress;
-use crate::batch::walk::{Checks, Records, TimestampBounds, decompress_records, walk};
+use crate::batch::rewrite::{Opened, emptied};
+use crate::batch::walk::{Checks, Record, Records, TimestampBounds, decompress_records, walk};
 use crate::batch::{Batch, Codec, batches, reseal};
 use crate::checkpoint;
 use crate::epochs::EpochCache;
@@ -65,6 +66,9 @@ fn one_batch(batch: &Batch<'_>, states: &mut ProducerStates) {
             assert_eq!(batch.record_count().max(0), count);
         }
     }
+    if let Ok(opened) = Opened::of(*batch, UNPACKED_MAX) {
+        rewrite(batch, &opened);
+    }
     if header_is_good && walked.is_ok() {
         let packed = recompress(batch, Codec::Lz4, None, UNPACKED_MAX).expect("it was walked");
         let packed = Batch::parse(&packed).expect("it was just built").0;
@@ -78,6 +82,30 @@ fn one_batch(batch: &Batch<'_>, states: &mut ProducerStates) {
     // It may be refused, because hostile offsets need not rise; it may not panic.
     let _ = ProducerStates::decode(&states.encode(), Offset(i64::MAX));
     let _ = states.clone().truncate(batch.base_offset());
+}
+
+/// What compaction makes of a batch that it believes: one that it believes again, with what it kept.
+fn rewrite(batch: &Batch<'_>, opened: &Opened<'_>) {
+    let keep = |record: &Record<'_>| record.offset.0 & 1 == 0;
+    let kept = opened.records().filter(|(record, _)| keep(record)).count();
+    if kept == 0 {
+        let empty = emptied(batch);
+        let (empty, _) = Batch::parse(&empty).expect("it was just built");
+        assert_eq!((empty.next_offset(), empty.record_count()), (batch.next_offset(), 0));
+        return;
+    }
+    for horizon_ms in [None, Some(i64::MAX)] {
+        let rewritten = opened.rewritten(keep, horizon_ms);
+        let (rewritten, _) = Batch::parse(&rewritten).expect("it was just built");
+        assert!(rewritten.crc_is_valid());
+        // Times that are counted from far away take more bytes.
+        let again = Opened::of(rewritten, 2 * UNPACKED_MAX + 16 * kept).expect("it is sound");
+        let seen = |opened: &Opened<'_>| -> Vec<_> {
+            let records = opened.records().filter(|(record, _)| keep(record));
+            records.map(|(r, _)| (r.offset, r.timestamp, r.key.map(<[u8]>::len))).collect()
+        };
+        assert_eq!(seen(&again), seen(opened));
+    }
 }
 
 /// An index file, and a body that an index file could have.

@@ -3,6 +3,7 @@
 mod basics;
 mod cold;
 mod compaction;
+mod compaction_beside;
 mod crash;
 mod hazards;
 
