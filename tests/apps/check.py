@@ -47,7 +47,7 @@ class Checker:
         self.verdict = Verdict()
         self.members = {}
         self.values, self.last_handled, self.handled_below = {}, {}, {}
-        self.generations = {}
+        self.generations, self.instances = {}, {}
         self.disturbed, self.disturbed_at, self.settling_at = False, -1, -1
         self.committed, self.told, self.due = {}, {}, {}
 
@@ -143,15 +143,18 @@ class Checker:
                 other.owns -= both
                 other.taken.update(dict.fromkeys(both, line["m"]))
         if line.get("g") is not None:
+            # Who comes with another's instance takes its place in the same generation.
+            who = self.instances.get(line["m"]) or line["m"]
             for partition in member.owns:
-                owner = self.generations.setdefault((line["g"], partition), line["m"])
-                if owner != line["m"]:
-                    self.verdict.fault(at, f"in generation {line['g']} both {owner} and {line['m']} have partition {partition}")
+                owner = self.generations.setdefault((line["g"], partition), who)
+                if owner != who:
+                    self.verdict.fault(at, f"in generation {line['g']} both {owner} and {who} have partition {partition}")
 
     def on_revoked(self, at, line):
         member = self.member(line)
         member.owns -= set(line["p"])
-        member.unaware = False
+        # It knows now. Its client may let it handle and commit in the next generation before it tells of that.
+        member.unaware = member.zombie = False
 
     on_lost = on_revoked
 
@@ -184,7 +187,11 @@ class Checker:
         if not self.orderly:
             self.disturb(at, line)
 
-    on_start = on_stop = on_grow = orderly_change
+    on_stop = on_grow = orderly_change
+
+    def on_start(self, at, line):
+        self.instances[line["m"]] = line.get("i")
+        self.orderly_change(at, line)
 
     def on_settling(self, at, line):
         self.settling_at = at

@@ -14,12 +14,13 @@ import install  # noqa: E402
 class Application:
     """`prepare(tools)` gives the command and the environment. `orderly`: the client lets an application commit before it
     gives a partition up, so that members that come and go make nothing happen twice. `tells`: it tells the application of each partition
-    that it gives up before it does. `default`: it runs in scripts/test."""
+    that it gives up before it does. `static`: its members have instances, which outlive them. `default`: it runs in scripts/test."""
 
     prepare: Callable
     protocol: str
     orderly: bool = True
     tells: bool = True
+    static: bool = False
     default: bool = True
 
 
@@ -47,6 +48,7 @@ def java(tools):
 APPLICATIONS = {
     "confluent-range": Application(python("confluent_app.py"), "range"),
     "confluent-cooperative": Application(python("confluent_app.py"), "cooperative-sticky", default=False),
+    "confluent-static": Application(python("confluent_app.py"), "range", static=True),
     "confluent-consumer": Application(python("confluent_app.py"), "consumer"),
     "kafka-python": Application(python("kafka_python_app.py"), "range"),
     "aiokafka": Application(python("aiokafka_app.py"), "range"),
@@ -58,5 +60,6 @@ APPLICATIONS = {
     "sarama-sticky": Application(go("sarama"), "sticky", default=False),
     "java-range": Application(java, "range", default=False),
     "java-cooperative": Application(java, "cooperative-sticky"),
+    "java-static": Application(java, "cooperative-sticky", static=True, default=False),
     "java-consumer": Application(java, "consumer"),
 }

@@ -19,6 +19,7 @@ LEAVE_SECONDS_MAX = 40
 FREEZE_TRIES_MAX = 200
 LOOK_SECONDS = 0.05
 DESCRIBE_SECONDS_MAX = 30
+FENCED = 4
 UNKNOWN_MEMBER_ID, INVALID_PARTITIONS = 25, 37
 LOADING = (14, 15, 16)  # COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR
 
@@ -33,7 +34,7 @@ class Group:
         self.journal, self.errors = Journal(folder / f"{name}.journal"), folder / f"{name}.stderr"
         self.partitions, self.rounds, self.acknowledged = PARTITIONS, itertools.count(), {}
         self.producing, self.produced, self.running = True, False, True
-        self.members, self.names = {}, itertools.count(1)
+        self.members, self.names, self.instances = {}, itertools.count(1), {}
         self.seen, self.below, self.owners = 0, {}, {}
         self.world = None
 
@@ -86,40 +87,48 @@ class Group:
             self.start()
         self.settle()
 
-    def start(self):
+    def start(self, instead_of=None):
+        """A new member; of a static group, with the instance of the one whose place it takes, or with one of its own."""
         name = f"{self.name}-{next(self.names)}"
-        self.journal.write("start", m=name)
-        arguments = [self.world.address, self.topic, self.name, self.application.protocol, name, str(SESSION_MS)]
+        self.instances[name] = self.instances.get(instead_of, f"instance-of-{name}") if self.application.static else ""
+        self.journal.write("start", m=name, i=self.instances[name])
+        arguments = [self.world.address, self.topic, self.name, self.application.protocol, name, str(SESSION_MS), self.instances[name]]
         with open(self.errors, "ab") as errors:
             self.members[name] = subprocess.Popen([*self.command, *arguments], stdin=subprocess.DEVNULL, stdout=self.journal.file, stderr=errors,
                                                   env={**os.environ, **self.env})
         return name
 
-    def join(self):
+    def join(self, instead_of=None):
         start = len(self.look())
-        name = self.start()
+        name = self.start(instead_of)
         self.wait(f"{name} to be assigned partitions", lambda _: any(line["p"] for line in self.since(start, name, "assigned")))
         self.settle()
 
     def leave(self, name):
         """SIGTERM: the member commits, leaves and ends well."""
-        process = self.members.pop(name)
         self.journal.write("stop", m=name)
-        process.terminate()
+        self.members[name].terminate()
+        self.ended(name, 0)
+
+    def ended(self, name, wanted):
+        """Waits for a member's end, and sees that it has the right status."""
+        process = self.members.pop(name)
         try:
             status = process.wait(LEAVE_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise Failed(f"{name} did not end {LEAVE_SECONDS_MAX} s after SIGTERM") from None
+            raise Failed(f"{name} did not end in {LEAVE_SECONDS_MAX} s") from None
         self.journal.write("exited", m=name, status=status)
-        if status:
-            raise Failed(f"{name} ended with status {status} on SIGTERM")
+        if status != wanted:
+            raise Failed(f"{name} ended with status {status}, not {wanted}")
 
     def stop(self, rng):
-        self.leave(rng.choice(list(self.members)))
-        self.settle()
-        self.join()
+        name = rng.choice(list(self.members))
+        self.leave(name)
+        if not self.application.static:
+            self.settle()
+        self.join(instead_of=name)
 
     def kill(self, rng):
         name = rng.choice(list(self.members))
@@ -127,19 +136,27 @@ class Group:
         process = self.members.pop(name)
         process.kill()
         process.wait()
-        self.settle()
-        self.join()
+        if not self.application.static:
+            self.settle()
+        self.join(instead_of=name)
 
     def pause(self, rng):
-        """Stops a member between handling and committing for longer than its session, until others have its partitions."""
+        """Stops a member between handling and committing until others have its partitions: for longer than its session, or until
+        another came with its instance. The one without an instance comes back; the other one must end."""
         name = rng.choice(list(self.members))
         self.freeze(name)
-        self.settle()
+        if self.application.static:
+            self.join(instead_of=name)
+        else:
+            self.settle()
         self.fenced(name)
         start = len(self.look())
         self.journal.write("continue", m=name, zombie=True)
         self.members[name].send_signal(signal.SIGCONT)
-        self.wait(f"{name} to be assigned partitions again", lambda _: self.since(start, name, "assigned"))
+        if self.application.static:
+            self.ended(name, FENCED)
+        else:
+            self.wait(f"{name} to be assigned partitions again", lambda _: self.since(start, name, "assigned"))
         self.settle()
 
     def fenced(self, name):

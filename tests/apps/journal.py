@@ -14,7 +14,7 @@ request. A killed member leaves whole lines only. The file is also the evidence 
 | committed | member | `o`: {partition: offset} that the client says is committed |
 | refused | member | `o`: what was to be committed, `why` |
 | closed | member | it left the group and ends |
-| start, stop, kill, pause, continue, exited | driver | what was done to a member; `zombie`: others had its partitions; `status` |
+| start, stop, kill, pause, continue, exited | driver | what was done to a member; `i`: its instance; `zombie`: others had its partitions; `status` |
 | broker killed, broker up, grow | driver | what was done to the broker and the topic |
 | settling, settled | driver | in each partition something that was acknowledged after `settling` is handled |
 | asking, told | driver | `told` has `o`: what the broker says is committed, asked for where `asking` stands |

@@ -1,4 +1,4 @@
-// franz-go as an application, by the contract of tests/apps/journal.py: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS.
+// franz-go as an application, by the contract of tests/apps/journal.py: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS INSTANCE.
 // PROTOCOL is an assignor of the classic protocol, or consumer (KIP-848).
 package main
 
@@ -126,8 +126,8 @@ func (a *app) options(bootstrap, group, protocol string, session time.Duration) 
 }
 
 func run() error {
-	if len(os.Args) != 7 {
-		return errors.New("usage: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS")
+	if len(os.Args) != 8 || os.Args[7] != "" {
+		return errors.New("usage: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS, no INSTANCE")
 	}
 	session, err := strconv.Atoi(os.Args[6])
 	if err != nil {

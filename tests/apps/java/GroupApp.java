@@ -17,14 +17,15 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
-import org.apache.kafka.common.errors.WakeupException;
+import org.apache.kafka.common.errors.FencedInstanceIdException;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
 /**
  * Apache Kafka's Java consumer as an application, by the contract of tests/apps/journal.py: {@code BOOTSTRAP TOPIC GROUP PROTOCOL
- * MEMBER SESSION-MS}. PROTOCOL is an assignor of the classic protocol, or {@code consumer} (KIP-848).
+ * MEMBER SESSION-MS INSTANCE}. PROTOCOL is an assignor of the classic protocol, or {@code consumer} (KIP-848).
  */
 public class GroupApp implements ConsumerRebalanceListener {
+    static final int FENCED = 4;
     static final long HANDLE_MS = 2;
     static final int COMMIT_AFTER_RECORDS = 20;
     static final Duration COMMIT_AFTER = Duration.ofMillis(300);
@@ -59,13 +60,14 @@ public class GroupApp implements ConsumerRebalanceListener {
             config.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer." + ASSIGNORS.get(args[3]));
             config.put("session.timeout.ms", args[5]);
             config.put("heartbeat.interval.ms", "" + Integer.parseInt(args[5]) / 6);
+            if (!args[6].isEmpty()) config.put("group.instance.id", args[6]);
         }
         return config;
     }
 
     public static void main(String[] args) throws Exception {
-        if (args.length != 6) {
-            System.err.println("usage: GroupApp BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS");
+        if (args.length != 7) {
+            System.err.println("usage: GroupApp BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS INSTANCE");
             System.exit(2);
         }
         GroupApp app = new GroupApp(args);
@@ -80,7 +82,12 @@ public class GroupApp implements ConsumerRebalanceListener {
             }
             Runtime.getRuntime().halt(0);
         }));
-        app.run();
+        try {
+            app.run();
+        } catch (FencedInstanceIdException another) {
+            System.err.println(another);
+            Runtime.getRuntime().halt(FENCED);
+        }
     }
 
     void run() throws Exception {
@@ -122,8 +129,6 @@ public class GroupApp implements ConsumerRebalanceListener {
             consumer.commitSync(offsets, COMMIT_MAX);
             partitions.forEach(uncommitted::remove);
             say("committed", told);
-        } catch (WakeupException unexpected) {
-            throw unexpected;
         } catch (KafkaException error) {
             say("refused", told + ", \"why\": \"" + error.getClass().getSimpleName() + "\"");
         }

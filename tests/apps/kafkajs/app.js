@@ -1,5 +1,5 @@
 // kafkajs as an application, by the contract of tests/apps/journal.py:
-// BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS. It is eager and shares by round robin; PROTOCOL says so.
+// BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS INSTANCE. It is eager, has no static members, and shares by round robin; PROTOCOL says so.
 //
 // kafkajs does not tell of every rebalance before it, so a partition's batch is committed when it ends. What it takes for
 // final, such as a coordinator that is away for too long, ends its consumer; then there is a new one, as its users do it.
@@ -10,9 +10,9 @@ const { Kafka, logLevel } = require('kafkajs')
 
 const HANDLE_MS = 2
 const WAIT_MS = 300
-const [bootstrap, topic, groupId, protocol, member, session] = process.argv.slice(2)
-if (protocol !== 'roundrobin' || !session) {
-  console.error('usage: app.js BOOTSTRAP TOPIC GROUP roundrobin MEMBER SESSION-MS')
+const [bootstrap, topic, groupId, protocol, member, session, instance] = process.argv.slice(2)
+if (protocol !== 'roundrobin' || instance !== '') {
+  console.error('usage: app.js BOOTSTRAP TOPIC GROUP roundrobin MEMBER SESSION-MS ""')
   process.exit(2)
 }
 const say = (e, more) => fs.writeSync(1, JSON.stringify({ m: member, e, ...more }) + '\n')
@@ -21,6 +21,7 @@ const kafka = new Kafka({ clientId: member, brokers: [bootstrap], logLevel: logL
 let consumer = null
 let owned = []
 let stopping = false
+let handling = Promise.resolve()
 
 function givenUp(event) {
   say(event, { p: owned })
@@ -45,10 +46,12 @@ async function begin() {
   await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch })
 }
 
-async function eachBatch({ batch, resolveOffset, heartbeat, isRunning, isStale }) {
+const eachBatch = payload => { handling = handle(payload); return handling }
+
+async function handle({ batch, resolveOffset, heartbeat, isRunning, isStale }) {
   let next = null
   for (const message of batch.messages) {
-    if (!isRunning() || isStale()) break
+    if (stopping || !isRunning() || isStale()) break
     await new Promise(done => setTimeout(done, HANDLE_MS))
     say('handled', { p: batch.partition, o: Number(message.offset), v: message.value.toString() })
     next = Number(message.offset) + 1
@@ -58,6 +61,8 @@ async function eachBatch({ batch, resolveOffset, heartbeat, isRunning, isStale }
   const offsets = { [batch.partition]: next }
   try {
     await consumer.commitOffsets([{ topic, partition: batch.partition, offset: `${next}` }])
+    // A consumer that is being stopped says nothing when it does not commit.
+    if (!isRunning()) throw new Error('it may not have been sent')
     say('committed', { o: offsets })
   } catch (error) {
     say('refused', { o: offsets, why: `${error}` })
@@ -68,6 +73,7 @@ async function eachBatch({ batch, resolveOffset, heartbeat, isRunning, isStale }
 
 async function stop() {
   stopping = true
+  await handling.catch(() => {})
   await consumer.disconnect()
   say('closed')
   process.exit(0)

@@ -47,7 +47,7 @@ class Listener(ConsumerRebalanceListener):
 
 
 async def main():
-    assert app.protocol == "range"
+    assert (app.protocol, app.instance) == ("range", "")
     consumer = AIOKafkaConsumer(bootstrap_servers=app.bootstrap, group_id=app.group, client_id=app.member, auto_offset_reset="earliest",
                                 enable_auto_commit=False, fetch_max_wait_ms=POLL_MS, metadata_max_age_ms=1000, session_timeout_ms=app.session_ms,
                                 heartbeat_interval_ms=app.heartbeat_ms, request_timeout_ms=10_000, partition_assignment_strategy=(RangePartitionAssignor,))

@@ -10,13 +10,15 @@ HANDLE_SECONDS = 0.002
 COMMIT_AFTER_RECORDS = 20
 COMMIT_AFTER_SECONDS = 0.3
 POLL_MS = 100
+FENCED = 4
 
 
 class App:
-    """BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS. SIGTERM asks it to commit, leave and end with status 0."""
+    """BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS INSTANCE. SIGTERM asks it to commit, leave and end with status 0; it ends
+    with FENCED when another has taken its instance. INSTANCE is empty for a member that is not static."""
 
     def __init__(self):
-        self.bootstrap, self.topic, self.group, self.protocol, self.member, session = sys.argv[1:]
+        self.bootstrap, self.topic, self.group, self.protocol, self.member, session, self.instance = sys.argv[1:]
         self.session_ms = int(session)
         self.heartbeat_ms = self.session_ms // 6
         self.stopping = False

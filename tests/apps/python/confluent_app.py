@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """confluent-kafka (librdkafka) as an application. PROTOCOL is an assignor of the classic protocol, or `consumer` (KIP-848)."""
 
+import os
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from app import HANDLE_SECONDS, POLL_MS, App
+from app import FENCED, HANDLE_SECONDS, POLL_MS, App
 
 app = App()
 
@@ -16,6 +17,8 @@ def config():
               "enable.auto.commit": False, "fetch.wait.max.ms": POLL_MS, "topic.metadata.refresh.interval.ms": 1000, "reconnect.backoff.max.ms": 500}
     if app.protocol == "consumer":
         return {**common, "group.protocol": "consumer"}
+    if app.instance:
+        common["group.instance.id"] = app.instance
     return {**common, "partition.assignment.strategy": app.protocol, "session.timeout.ms": app.session_ms, "heartbeat.interval.ms": app.heartbeat_ms}
 
 
@@ -30,6 +33,8 @@ def commit(consumer, partitions=None):
                 raise KafkaException(one.error)
     except KafkaException as error:
         app.refused(offsets, error.args[0])
+        if error.args[0].code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL):
+            os._exit(FENCED)  # there is nothing that it could close
     else:
         app.committed(offsets)
 

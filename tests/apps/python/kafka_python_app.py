@@ -63,7 +63,7 @@ class Listener(AsyncConsumerRebalanceListener):
 
 
 def main():
-    assert app.protocol == "range"
+    assert (app.protocol, app.instance) == ("range", "")
     consumer = KafkaConsumer(bootstrap_servers=app.bootstrap, group_id=app.group, client_id=app.member, auto_offset_reset="earliest",
                              enable_auto_commit=False, fetch_max_wait_ms=POLL_MS, metadata_max_age_ms=1000, session_timeout_ms=app.session_ms,
                              heartbeat_interval_ms=app.heartbeat_ms, max_poll_records=COMMIT_AFTER_RECORDS, reconnect_backoff_max_ms=500,

@@ -1,4 +1,4 @@
-// sarama as an application, by the contract of tests/apps/journal.py: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS.
+// sarama as an application, by the contract of tests/apps/journal.py: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS INSTANCE.
 // PROTOCOL is the assignor, range or sticky; sarama is eager.
 //
 // sarama does not say which commits were made, only which were not: there are no committed lines.
@@ -102,8 +102,8 @@ func config(member, protocol string, session time.Duration) (*sarama.Config, err
 }
 
 func run() error {
-	if len(os.Args) != 7 {
-		return errors.New("usage: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS")
+	if len(os.Args) != 8 || os.Args[7] != "" {
+		return errors.New("usage: BOOTSTRAP TOPIC GROUP PROTOCOL MEMBER SESSION-MS, no INSTANCE")
 	}
 	session, err := strconv.Atoi(os.Args[6])
 	if err != nil {
