@@ -21,6 +21,7 @@ use crate::plan::{End, Life, Plan};
 use crate::random::Random;
 use crate::workload::{self, Clients, Producer};
 
+const COMPACTION_CHECK: Duration = Duration::from_millis(5);
 const CORE_MEMORY_BYTES: usize = 32 << 20;
 const WALL_MS: i64 = 1_750_000_000_000;
 /// Wall time from one life's start to the next one's.
@@ -205,6 +206,8 @@ impl Running {
         );
         let mut settings = Settings::simulated(&config, usize::from(cores), MACHINE_MEMORY_BYTES)?;
         settings.faults = faults;
+        // Lives are short.
+        settings.compaction_check = COMPACTION_CHECK;
         let start = Start {
             settings,
             listen,

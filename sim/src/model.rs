@@ -106,10 +106,10 @@ impl Model {
 
     // Topics.
 
-    pub fn creating(&mut self, name: &str, durability: Durability, partitions: i32) {
+    pub fn creating(&mut self, name: &str, durability: Durability, partitions: i32, compacted: bool) {
         let known = self.topics.get(name).is_some_and(|topic| topic.presence != Presence::Gone);
         if !known {
-            let partitions = (0..partitions).map(|_| Partition::default()).collect();
+            let partitions = (0..partitions).map(|_| Partition::new(compacted)).collect();
             let topic = Topic { presence: Presence::Unknown, id: None, durability, partitions };
             self.topics.insert(name.to_owned(), topic);
         }

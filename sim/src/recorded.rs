@@ -76,7 +76,7 @@ impl Recording {
     fn model_at(&self, events: usize) -> Model {
         let mut model = Model::default();
         for (created, topic) in &self.topics {
-            model.creating(topic.name, topic.durability, topic.partitions);
+            model.creating(topic.name, topic.durability, topic.partitions, topic.is_compacted());
             if *created <= events {
                 model.is_there(topic.name, None);
             }
@@ -189,7 +189,8 @@ impl Producer {
                 .collect();
             let mut batch = BatchBuilder::new(Codec::None);
             for number in &numbers {
-                batch.append(self.core.wall_ms(), None, Some(&value::of(*number)), &[]);
+                let (key, value) = (value::key(*number), value::of(*number));
+                batch.append(self.core.wall_ms(), Some(&key), Some(&value), &[]);
             }
             let records = Slice::from(batch.finish());
             let taken = self.client.produce(topic, partition, records, -1, TIMEOUT_MS).await?;

@@ -7,6 +7,13 @@ const SMALL_BYTES_MAX: u64 = 1200;
 /// Beyond what a flush carries zeros behind, and over several pages.
 const LARGE_BYTES_MAX: u64 = 40_000;
 const LARGE_ONE_IN: u64 = 24;
+/// Few, so that a compacted topic has much to remove.
+const KEYS: u64 = 5;
+
+/// The key of a number's record.
+pub fn key(number: u64) -> [u8; 1] {
+    [b'a' + u8::try_from(number % KEYS).expect("a few keys")]
+}
 
 /// The value of a number.
 pub fn of(number: u64) -> Vec<u8> {

@@ -40,7 +40,13 @@ pub struct Fixed {
     pub configs: &'static [(&'static str, &'static str)],
 }
 
-pub const TOPICS: [Fixed; 3] = [
+impl Fixed {
+    pub fn is_compacted(&self) -> bool {
+        self.configs.contains(&("cleanup.policy", "compact"))
+    }
+}
+
+pub const TOPICS: [Fixed; 4] = [
     Fixed { name: "kept", durability: Durability::Fsync, partitions: 2, configs: &[] },
     Fixed { name: "rolled", durability: Durability::Fsync, partitions: 1, configs: &[("segment.ms", "5")] },
     Fixed {
@@ -48,6 +54,12 @@ pub const TOPICS: [Fixed; 3] = [
         durability: Durability::Write,
         partitions: 2,
         configs: &[("corelog.durability", "write")],
+    },
+    Fixed {
+        name: "compacted",
+        durability: Durability::Fsync,
+        partitions: 1,
+        configs: &[("cleanup.policy", "compact"), ("segment.ms", "5"), ("min.cleanable.dirty.ratio", "0")],
     },
 ];
 

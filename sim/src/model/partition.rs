@@ -6,8 +6,10 @@
 //! - A record is in the log once, at offsets without a gap, in epochs that do not fall.
 //! - No epoch belongs to two lives, and what an older epoch had behind the point where a newer one began never returns.
 //! - The high watermark does not fall, and nothing beyond it is shown.
+//! - In a compacted topic a record may be missing, if one of its key is there behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use engine::batch::walk::{Records, decompress_records};
 use engine::batch::{Batch, batches};
@@ -28,6 +30,9 @@ pub struct Partition {
     begun: Vec<(i32, Option<i64>)>,
     high_watermark: i64,
     may_have_lost: bool,
+    compacted: bool,
+    /// Of each key the last record that was missing, until one is seen behind it.
+    owed: BTreeMap<[u8; 1], i64>,
 }
 
 /// What a read brought.
@@ -38,6 +43,10 @@ pub struct Seen {
 }
 
 impl Partition {
+    pub fn new(compacted: bool) -> Partition {
+        Partition { compacted, ..Partition::default() }
+    }
+
     pub fn sending(&mut self, number: u64) {
         self.sent.insert(number);
     }
@@ -84,6 +93,19 @@ impl Partition {
         Ok(())
     }
 
+    /// All of the log was read.
+    pub fn read_to_its_end(&self) -> Result<(), String> {
+        match self.owed.first_key_value() {
+            Some((key, offset)) => {
+                let key = char::from(key[0]);
+                Err(format!(
+                    "the record of key {key} at {offset} is missing, and none of its key is behind it"
+                ))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Records that a fetch from `from` brought, while the broker said that readers may go to `high_watermark`.
     pub fn read(&mut self, from: i64, high_watermark: i64, bytes: &[u8]) -> Result<Seen, String> {
         self.heard_of_end(high_watermark.max(self.high_watermark))?;
@@ -115,23 +137,42 @@ impl Partition {
         if !batch.crc_is_valid() {
             return Err(format!("the batch at {base} has a wrong checksum"));
         }
-        let mut expected = base;
+        let (mut expected, mut count) = (base, 0);
         let records = decompress_records(batch, UNPACKED_BYTES_MAX)
             .map_err(|why| format!("the batch at {base} cannot be opened: {why}"))?;
         for record in Records::new(batch, &records) {
             let record = record.map_err(|why| format!("a record at {expected} is broken: {why}"))?;
-            if record.offset.0 != expected {
+            let is_next = record.offset.0 == expected || (self.compacted && record.offset.0 > expected);
+            if !is_next {
                 return Err(format!("offset {} where {expected} belongs", record.offset.0));
             }
+            self.misses(expected..record.offset.0);
+            expected = record.offset.0;
             let number = record.value.and_then(value::number);
             let number = number.ok_or_else(|| format!("the record at {expected} was altered"))?;
             self.saw(epoch, expected, number)?;
-            expected += 1;
+            if record.key != Some(&value::key(number)) {
+                return Err(format!("the record at {expected} has another's key"));
+            }
+            (expected, count) = (expected + 1, count + 1);
         }
-        if expected != batch.next_offset().0 {
+        let next = batch.next_offset().0;
+        if expected != next && !self.compacted {
             return Err(format!("the batch at {base} lacks records from {expected} on"));
         }
-        Ok(u64::try_from(expected - base).unwrap_or(0))
+        self.misses(expected..next);
+        Ok(count)
+    }
+
+    /// Nothing is at these offsets.
+    fn misses(&mut self, offsets: Range<i64>) {
+        for (offset, number) in self.known.range(offsets) {
+            let key = value::key(*number);
+            let behind = self.known.range(offset + 1..).any(|(_, later)| value::key(*later) == key);
+            if !behind {
+                self.owed.insert(key, *offset);
+            }
+        }
     }
 
     fn saw(&mut self, epoch: i32, offset: i64, number: u64) -> Result<(), String> {
@@ -160,6 +201,10 @@ impl Partition {
         let elsewhere = *self.offset_of.entry(number).or_insert(offset);
         if elsewhere != offset {
             return Err(format!("record {number} is at {elsewhere} and at {offset}"));
+        }
+        let key = value::key(number);
+        if self.owed.get(&key).is_some_and(|missing| *missing < offset) {
+            self.owed.remove(&key);
         }
         Ok(())
     }

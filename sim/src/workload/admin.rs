@@ -57,7 +57,7 @@ async fn one_round(clients: &Rc<Clients>, connection: &mut Connection) -> Result
         number
     };
     let mut batch = BatchBuilder::new(Codec::None);
-    batch.append(clients.core.wall_ms(), None, Some(&value::of(number)), &[]);
+    batch.append(clients.core.wall_ms(), Some(&value::key(number)), Some(&value::of(number)), &[]);
     let records = Slice::from(batch.finish());
     if let Ok(taken) =
         clients.answer("producing to a new topic", client.produce(CHURNED, 0, records, -1, TIMEOUT_MS)).await
@@ -72,7 +72,8 @@ async fn one_round(clients: &Rc<Clients>, connection: &mut Connection) -> Result
 
 async fn create(clients: &Rc<Clients>, connection: &mut Connection, topic: &Fixed) -> Result<(), GiveUp> {
     let name = topic.name;
-    clients.model.borrow_mut().creating(name, topic.durability, topic.partitions);
+    let compacted = topic.is_compacted();
+    clients.model.borrow_mut().creating(name, topic.durability, topic.partitions, compacted);
     for _ in 0..TRIES_MAX {
         let client = connection.client().await?;
         let created = clients.answer("creating", ask_create(&client, topic)).await;

@@ -104,7 +104,7 @@ fn numbers(clients: &Clients, topic: &str, partition: i32) -> Vec<u64> {
 
 fn filled(clients: &Clients, mut batch: BatchBuilder, numbers: &[u64]) -> Vec<u8> {
     for number in numbers {
-        batch.append(clients.core.wall_ms(), None, Some(&value::of(*number)), &[]);
+        batch.append(clients.core.wall_ms(), Some(&value::key(*number)), Some(&value::of(*number)), &[]);
     }
     batch.finish()
 }
