@@ -215,6 +215,10 @@ impl Folder {
         self.full.swap(full, Ordering::Relaxed) != full
     }
 
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
     pub fn logs_dir(&self) -> PathBuf {
         self.dir.join("logs")
     }

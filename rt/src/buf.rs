@@ -5,6 +5,7 @@
 //! produce, fetch and catch-up. A buffer counts against its arena until the last slice of it is dropped, on whatever
 //! core that happens. Contents of a fresh buffer are unspecified bytes (zero or stale), never uninitialised memory.
 
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,6 +19,9 @@ use std::task::{Context, Poll, Waker};
 pub const PAGE: usize = 4096;
 /// Larger buffers go back to the allocator instead of the free list.
 const CACHED_BYTES_MAX: usize = 1 << 20;
+/// Such buffers are mapped one by one. Among an allocator's small blocks they would leave holes that nothing fits in, and
+/// the process would keep half as much again as its budget.
+const MAPPED_BYTES_MIN: usize = 128 << 10;
 /// The free lists keep at most this part of the budget.
 const CACHED_SHARE: usize = 4;
 const RESERVATIONS: usize = 5;
@@ -313,6 +317,7 @@ fn round_up(bytes: usize) -> usize {
 struct Memory {
     ptr: NonNull<u8>,
     capacity: usize,
+    is_mapped: bool,
 }
 
 impl Memory {
@@ -322,13 +327,37 @@ impl Memory {
 
     fn allocate(capacity: usize) -> Memory {
         assert!(capacity > 0);
+        if capacity >= MAPPED_BYTES_MIN
+            && let Some(ptr) = Memory::map(capacity)
+        {
+            return Memory { ptr, capacity, is_mapped: true };
+        }
         let layout = Memory::layout(capacity);
         // SAFETY: the layout has a size above zero.
         let raw = unsafe { alloc_zeroed(layout) };
         match NonNull::new(raw) {
-            Some(ptr) => Memory { ptr, capacity },
+            Some(ptr) => Memory { ptr, capacity, is_mapped: false },
             None => handle_alloc_error(layout),
         }
+    }
+
+    /// Nothing if the process may have no more mappings (vm.max_map_count).
+    fn map(capacity: usize) -> Option<NonNull<u8>> {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping of its own touches no memory that is in use.
+        let mapped = unsafe { mmap_anonymous(std::ptr::null_mut(), capacity, protection, flags) };
+        NonNull::new(mapped.ok()?.cast())
+    }
+
+    fn unmap(&mut self) {
+        let at = self.ptr.as_ptr().cast();
+        // SAFETY: mapped in `map` with this very length, and nobody uses it any more.
+        if unsafe { munmap(at, self.capacity) }.is_ok() {
+            return;
+        }
+        // It lies between others, and there may be no more mappings: the addresses are lost, the memory is given back.
+        // SAFETY: as above.
+        let _ = unsafe { madvise(at, self.capacity, Advice::LinuxDontNeed) };
     }
 
     fn bytes(&self) -> &[u8] {
@@ -345,6 +374,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if self.is_mapped {
+            return self.unmap();
+        }
         // SAFETY: allocated in `allocate` with this very layout, freed only here.
         unsafe { dealloc(self.ptr.as_ptr(), Memory::layout(self.capacity)) }
     }

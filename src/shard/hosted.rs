@@ -16,6 +16,7 @@ use rt::{Class, Instant};
 use crate::groups;
 use crate::shard::Shard;
 use crate::shard::losses::{self, Loss};
+use crate::shard::space;
 
 /// A log that panics again and again stays offline after so many recoveries, until the broker is restarted.
 const RECOVERIES_MAX: u32 = 5;
@@ -28,7 +29,9 @@ pub struct Hosted {
     pub topic_name: String,
     state: RefCell<State>,
     settled: Event,
-    /// The log that panicked, while it waits for a new epoch to be opened in.
+    /// It is opened again once this broker leads it in an epoch above this one.
+    reopens_above: Cell<Option<LeaderEpoch>>,
+    /// The log that panicked, while it waits for that epoch.
     retired: RefCell<Option<Log>>,
     recoveries: Cell<u32>,
     unreadable_told: Cell<Option<Instant>>,
@@ -51,6 +54,7 @@ impl Hosted {
             topic_name,
             state: RefCell::new(State::Opening),
             settled: Event::new(),
+            reopens_above: Cell::new(None),
             retired: RefCell::new(None),
             recoveries: Cell::new(0),
             unreadable_told: Cell::new(None),
@@ -216,8 +220,8 @@ async fn open(
         }
     });
     let opened = match opened.await {
-        Ok(opened) => opened.map_err(|error: OpenError| error.to_string()),
-        Err(panicked) => Err(format!("opening it panicked: {panicked}")),
+        Ok(opened) => opened.map_err(|error: OpenError| (error.is_no_space(), error.to_string())),
+        Err(panicked) => Err((false, format!("opening it panicked: {panicked}"))),
     };
     if matches!(&*hosted.state.borrow(), State::Deleted) {
         // Deleted while it was opening.
@@ -236,12 +240,22 @@ async fn open(
             groups::opened(&shard, &hosted, &log);
             pump(shard, hosted, log).await;
         }
-        Err(why) => {
+        Err((no_space, why)) => {
             if telling == Telling::AtOnce {
                 rt::say!("corelog: {}-{} is not served: {why}", hosted.topic_name, hosted.id.index);
             }
             hosted.settle(State::Failed(ErrorCode::KafkaStorageError, why));
-            losses::report(&shard, hosted.id, Loss::Offline);
+            match no_space {
+                true => {
+                    space::returns(&shard).await;
+                    if matches!(&*hosted.state.borrow(), State::Deleted) {
+                        return;
+                    }
+                    hosted.reopens_above.set(Some(leader_epoch));
+                    losses::report(&shard, hosted.id, Loss::Recovering);
+                }
+                false => losses::report(&shard, hosted.id, Loss::Offline),
+            }
         }
     }
 }
@@ -273,6 +287,7 @@ fn lose(shard: &Rc<Shard>, hosted: &Rc<Hosted>, log: Log, failure: Failure) {
     if failure.panicked && recoveries < RECOVERIES_MAX {
         rt::say!("corelog: {name} is recovered from disk in a new epoch: {}", failure.why);
         hosted.recoveries.set(recoveries + 1);
+        hosted.reopens_above.set(Some(log.leader_epoch()));
         *hosted.retired.borrow_mut() = Some(log);
         losses::report(shard, hosted.id, Loss::Recovering);
     } else {
@@ -285,11 +300,11 @@ fn lose(shard: &Rc<Shard>, hosted: &Rc<Hosted>, log: Log, failure: Failure) {
 fn recover(shard: &Rc<Shard>, topic: &Topic, index: i32) {
     let Some(hosted) = shard.hosted(PartitionId { topic: topic.id, index }) else { return };
     let Some(partition) = topic.partition(index) else { return };
-    let waits =
-        hosted.retired.borrow().as_ref().is_some_and(|log| log.leader_epoch() < partition.leader_epoch);
+    let waits = hosted.reopens_above.get().is_some_and(|epoch| epoch < partition.leader_epoch);
     if !waits || partition.leader != Some(shard.settings.node_id) {
         return;
     }
+    hosted.reopens_above.set(None);
     hosted.settle(State::Opening);
     let (config, epoch, shard) = (shard.settings.log_config(topic), partition.leader_epoch, shard.clone());
     shard

@@ -9,11 +9,19 @@ use rt::Class;
 use crate::config::units::format_bytes;
 use crate::shard::Shard;
 
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// So much more must be free than when there was too little: less may come and go by itself.
 const FREED_BYTES: u64 = 1 << 20;
 
-/// An append found no space.
+/// Ends when there is space again; said as in [`ran_out`].
+pub async fn returns(shard: &Rc<Shard>) {
+    ran_out(shard);
+    while shard.store.folder().is_full() {
+        shard.core.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// An append, or the opening of a log, found no space.
 pub fn ran_out(shard: &Rc<Shard>) {
     if !shard.store.folder().set_full(true) {
         return;

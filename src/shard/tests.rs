@@ -258,6 +258,33 @@ fn hazard_a14_a_full_disk_is_an_error_that_ends_with_the_lack() {
 }
 
 #[test]
+fn a_partition_made_on_a_full_disk_is_served_once_there_is_space() {
+    let disk = SimDisk::new();
+    live(&disk, |core, disk| async move {
+        let shard = start(&core, Faults::default()).await;
+        let free = 1 << 20;
+        disk.set_free_bytes(free);
+        for _ in 0..PARTITIONS {
+            disk.fail_next(OpKind::Names, Fault::Error(ENOSPC));
+        }
+        let topic = create(&shard).await;
+        let all: Vec<_> = (0..PARTITIONS).map(|index| PartitionId { topic, index }).collect();
+        core.sleep(Duration::from_secs(10)).await;
+        let dead: Vec<_> =
+            all.iter().filter(|id| shard.hosted(**id).is_some_and(|one| one.failure().is_some())).collect();
+        assert!(!dead.is_empty(), "the disk was full for one of them at least");
+        let refused = produce(&shard, *dead[0], "early").await.0;
+        assert_eq!(refused, ErrorCode::KafkaStorageError, "clients try again");
+        assert_eq!(led(&shard, *dead[0]), (1, LeaderEpoch(0)), "nothing was resigned");
+        disk.set_free_bytes(free * 1_000);
+        core.sleep(Duration::from_secs(10)).await;
+        for id in &all {
+            assert_eq!(produce(&shard, *id, "late").await, (ErrorCode::None, 0));
+        }
+    });
+}
+
+#[test]
 fn no_more_partitions_than_the_limit_are_created() {
     live(&SimDisk::new(), |core, _| async move {
         let settings = settings(&["limits.partitions_max=5"]);

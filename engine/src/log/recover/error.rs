@@ -32,6 +32,14 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Nothing is wrong with the log: there was no space for what opening it has to write.
+    pub fn is_no_space(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, OpenError::Io { error, .. } if matches!(error.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
