@@ -62,7 +62,7 @@ pub struct Process {
     pub files_by_threads: bool,
 }
 
-/// Runs a broker until it is told to stop by SIGINT or SIGTERM. `ready` is called once, with the address it serves.
+/// Runs a broker until it is told to stop by SIGINT, SIGTERM or SIGHUP (its terminal is gone). `ready` is called once, with the address it serves.
 ///
 /// # Errors
 /// What kept it from starting, as a sentence for the operator.
@@ -97,7 +97,10 @@ pub fn run(
 
 /// The budget of a poll is a millisecond (docs/adr/0006): how it was kept is said when a core ends.
 async fn run_and_tell_stalls(core: Core, broker: Broker) {
-    broker.run_core(core.clone()).await;
+    broker.clone().run_core(core.clone()).await;
+    if broker.failed_to_start() {
+        return;
+    }
     rt::say!("corelog: core {}: {}", core.id().0, core.stats().describe_stalls());
 }
 
@@ -130,6 +133,10 @@ impl Broker {
     /// What one core does until the broker is over. Each core of `core_count` runs this once.
     pub async fn run_core(self, core: Core) {
         core_main(core, self.0).await;
+    }
+
+    fn failed_to_start(&self) -> bool {
+        self.0.failure.lock().is_ok_and(|failure| failure.is_some())
     }
 
     /// How it went, once all cores are done.
@@ -364,14 +371,18 @@ async fn tell_progress(shard: Rc<Shard>) {
 }
 
 async fn signalled(core: Core) {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let waited = core.offload(|| {
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
         Ok::<_, std::io::Error>(signals.forever().next())
     });
     let received = waited.await;
     if let Ok(Ok(Some(signal))) = &received {
-        let name = if *signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
+        let name = match *signal {
+            SIGTERM => "SIGTERM",
+            SIGINT => "SIGINT",
+            _ => "SIGHUP",
+        };
         rt::say!("corelog: {name} received, stopping: no more connections, every log is flushed and closed");
     }
     if let Ok(Err(error)) = received {

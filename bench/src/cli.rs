@@ -56,7 +56,7 @@ pub struct Target {
     /// HOST:PORT of a broker [default: 127.0.0.1:9092 if something listens there, else a broker of our own].
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap: Option<String>,
-    /// Created when it is missing.
+    /// Whoever writes creates it when it is missing.
     #[arg(long, default_value = "bench")]
     pub topic: String,
     /// Where a broker of our own keeps its data [default: a fresh temporary folder, removed at the end].

@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 const NS_PER_S: f64 = 1e9;
 
 pub fn run(options: &cli::Consume) -> Result<Report, Error> {
-    let broker = Broker::find(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
+    let broker = Broker::find_to_read(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
     let watched = Watched::of(&options.target, &broker);
     let (bootstrap, asked) = (broker.bootstrap.clone(), options.clone());
     run_on_core(move |core| async move {

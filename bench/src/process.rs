@@ -32,13 +32,29 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// The broker that was named, one that listens at the usual place, or one of our own on a folder that has records.
+    pub fn find_to_read(bootstrap: Option<&str>, data: Option<&Path>) -> io::Result<Broker> {
+        if bootstrap.is_none() && data.is_none() && !Broker::listens() {
+            let text = format!(
+                "nothing listens on {USUAL_BOOTSTRAP}, and a broker of our own would have nothing to read; \
+                 give --bootstrap HOST:PORT, or --data with the folder of a broker that is stopped"
+            );
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        Broker::find(bootstrap, data)
+    }
+
+    fn listens() -> bool {
+        let usual: SocketAddr = USUAL_BOOTSTRAP.parse().expect("a constant address");
+        TcpStream::connect_timeout(&usual, CONNECT_WAIT).is_ok()
+    }
+
     /// The broker that was named, one that listens at the usual place, or one of our own.
     pub fn find(bootstrap: Option<&str>, data: Option<&Path>) -> io::Result<Broker> {
         if let Some(bootstrap) = bootstrap {
             return Ok(Broker::of_others(bootstrap));
         }
-        let usual: SocketAddr = USUAL_BOOTSTRAP.parse().expect("a constant address");
-        if data.is_none() && TcpStream::connect_timeout(&usual, CONNECT_WAIT).is_ok() {
+        if data.is_none() && Broker::listens() {
             eprintln!("bench: using the broker that listens on {USUAL_BOOTSTRAP}");
             return Ok(Broker::of_others(USUAL_BOOTSTRAP));
         }

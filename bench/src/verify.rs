@@ -24,7 +24,7 @@ pub const UNPACKED_BYTES_MAX: usize = 256 << 20;
 const POLL: Duration = Duration::from_millis(20);
 
 pub fn run(options: &cli::Verify) -> Result<Report, Error> {
-    let broker = Broker::find(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
+    let broker = Broker::find_to_read(options.target.bootstrap.as_deref(), options.target.data.as_deref())?;
     let ledger = match &options.ledger {
         Some(path) => Some(Ledger::read(path)?),
         None => None,

@@ -87,6 +87,12 @@ impl Command {
 
 /// Everything that was asked for, and the metadata if it is readable.
 async fn look(core: &Core, which: &Which) -> Result<(Report, Option<Metadata>), String> {
+    if let Err(error) = core.list_dir(which.data.join("logs")).await {
+        let data = which.data.display();
+        return Err(format!(
+            "{data} is no broker's data folder ({data}/logs: {error}); name one with --data DIR"
+        ));
+    }
     let generations = raft_log::inspect(core, &which.data.join("raft")).await;
     let generations = generations.map_err(|error| format!("{}: {error}", which.data.display()))?;
     let recovered = generations.into_iter().rev().find(|one| !one.groups.is_empty()).map(|one| one.recovered);
@@ -98,6 +104,9 @@ async fn look(core: &Core, which: &Which) -> Result<(Report, Option<Metadata>), 
     };
     let report =
         repair::inspect(core, &which.data, &epochs, &only).await.map_err(|error| error.to_string())?;
+    if report.partitions.is_empty() && (which.topic.is_some() || which.partition.is_some()) {
+        return Err("no partition in this folder fits --topic and --partition".to_owned());
+    }
     Ok((report, metadata))
 }
 

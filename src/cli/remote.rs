@@ -76,7 +76,9 @@ where
 
 pub fn resolve(bootstrap: &str) -> Result<SocketAddr, String> {
     if Address::parse(bootstrap).is_none() {
-        return Err(format!("--bootstrap {bootstrap}: HOST:PORT is expected, such as 127.0.0.1:9092"));
+        return Err(format!(
+            "--bootstrap {bootstrap}: HOST:PORT is expected, such as 127.0.0.1:9092, with a port from 1 to 65535"
+        ));
     }
     let mut addresses =
         bootstrap.to_socket_addrs().map_err(|error| format!("--bootstrap {bootstrap}: {error}"))?;

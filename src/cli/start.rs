@@ -22,7 +22,7 @@ const NOTES_MAX: usize = 10;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The start prints one banner with what is in force (driver, cores, memory, durability, data folder), then one line that
-scripts can wait for: `ready: kafka HOST:PORT` (with admin.listen set, one line `ready: admin HOST:PORT` before it). SIGINT and SIGTERM flush and end it with status 0. After a crash, or
+scripts can wait for: `ready: kafka HOST:PORT` (with admin.listen set, one line `ready: admin HOST:PORT` before it). SIGINT, SIGTERM and SIGHUP flush and end it with status 0. After a crash, or
 kill -9, start it again on the same folder: every acknowledged record is there.
 
 What is set where: the config file is laid over the defaults, --set over the file (the last one for a key wins), and

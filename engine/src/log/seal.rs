@@ -27,8 +27,10 @@ pub(super) fn start(shared: &Rc<Shared>, base: Offset) {
     }
     let sealing = shared.clone();
     spawn_at_work(shared, Class::Background, async move {
-        // What failed is done again by recovery.
-        if let Err(error) = seal(&sealing, base).await {
+        // What failed is done again by recovery. A segment that retention took meanwhile needs no seal.
+        let sealed = seal(&sealing, base).await;
+        let is_there = sealing.state.borrow_mut().segment(base).is_some();
+        if let (Err(error), true) = (sealed, is_there) {
             rt::say!("corelog: a segment of {} is not sealed: {error}", sealing.dir.display());
         }
         if let Some(segment) = sealing.state.borrow_mut().segment(base) {

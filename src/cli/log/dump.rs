@@ -108,7 +108,7 @@ fn line_of(segment: &SegmentFacts) -> String {
         format!(", {} bytes of an unfinished write behind it", torn.end - torn.start)
     });
     format!(
-        "{}: offsets {} to {}, {} batches, {} in a file of {}, index {}{torn}",
+        "{}: offsets {} up to {}, {} batches, {} in a file of {}, index {}{torn}",
         segment.path.file_name().unwrap_or_default().display(),
         segment.base,
         examined.end,
@@ -133,7 +133,7 @@ fn line_of_batch(batch: &BatchFacts) -> String {
         id => format!(", producer {id} epoch {} sequence {}", batch.producer_epoch, batch.base_sequence),
     };
     format!(
-        "at {}: offset {} to {}, epoch {}, {} records, {} bytes, {}{producer}",
+        "at {}: offset {} up to {}, epoch {}, {} records, {} bytes, {}{producer}",
         batch.position, batch.base, batch.next, batch.epoch, batch.records, batch.bytes, batch.codec
     )
 }
