@@ -46,15 +46,31 @@ class Listener(ConsumerRebalanceListener):
         app.assigned(self.owned, all=True)
 
 
-async def main():
-    assert (app.protocol, app.instance) == ("range", "")
+async def started():
+    """A consumer that has found the broker: it looks for it only once."""
     consumer = AIOKafkaConsumer(bootstrap_servers=app.bootstrap, group_id=app.group, client_id=app.member, auto_offset_reset="earliest",
                                 enable_auto_commit=False, fetch_max_wait_ms=POLL_MS, metadata_max_age_ms=1000, session_timeout_ms=app.session_ms,
                                 heartbeat_interval_ms=app.heartbeat_ms, request_timeout_ms=10_000, partition_assignment_strategy=(RangePartitionAssignor,))
+    try:
+        await consumer.start()
+    except KafkaError:
+        await consumer.stop()
+        raise
+    return consumer
+
+
+async def main():
+    assert (app.protocol, app.instance) == ("range", "")
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.stop)
+    consumer = None
+    while consumer is None:
+        try:
+            consumer = await started()
+        except KafkaError as error:
+            print(repr(error), file=sys.stderr)
+            await asyncio.sleep(POLL_MS / 1000)
     listener = Listener(consumer)
     consumer.subscribe([app.topic], listener=listener)
-    await consumer.start()
     while not app.stopping:
         try:
             batch = await consumer.getmany(timeout_ms=POLL_MS, max_records=COMMIT_AFTER_RECORDS)
