@@ -209,19 +209,18 @@ async fn clean(
     let bytes = group.iter().map(|old| old.bytes).sum();
     let mut output = Output::create(shared, first.base, bytes).await?;
     let written = write(shared, group, rules, &mut output).await;
-    let (file, cleaned) = match written {
-        Ok(cleaned) => (output.file, cleaned),
+    let (file, cleaned, index) = match written {
+        Ok((cleaned, index)) => (output.file, cleaned, Rc::new(index)),
         Err(error) => {
             files::discard(shared, first.base).await;
             return Err(error);
         }
     };
-    let Cleaned { rules, bytes, index, changed, counts, .. } = cleaned;
+    let Cleaned { rules, bytes, changed, counts, .. } = cleaned;
     if group.len() == 1 && !changed {
         files::discard(shared, first.base).await;
         return Ok((rules, 1, counts));
     }
-    let index = swap::New::index_of(index)?;
     let new = swap::New { base: first.base, end: last.end, bytes, file, index };
     swap::swap(shared, group, new, truncations).await?;
     Ok((rules, 1, counts))
@@ -232,7 +231,7 @@ async fn write(
     group: &[Old],
     rules: Rules,
     output: &mut Output,
-) -> Result<Cleaned, CompactionError> {
+) -> Result<(Cleaned, SealedIndex), CompactionError> {
     let interval = shared.config.borrow().index_interval_bytes;
     let (base, end) = (group[0].base, group[group.len() - 1].end);
     let mut cleaner = Cleaner::new(rules, base, interval);
@@ -254,13 +253,16 @@ async fn write(
     }
     let finish = move || {
         let mut out = Vec::new();
-        cleaner.finish(end, &mut out).map(|cleaned| (cleaned, out))
+        let cleaned = cleaner.finish(end, &mut out)?;
+        let index =
+            SealedIndex::decode(&cleaned.index).map_err(|why| Damaged(format!("its new index: {why}")))?;
+        Ok((cleaned, index, out))
     };
     let finished = shared.core.offload(finish).await?;
-    let (cleaned, out) = finished.map_err(|damaged| group[0].damaged(shared, &damaged))?;
+    let (cleaned, index, out) = finished.map_err(|damaged| group[0].damaged(shared, &damaged))?;
     output.write(shared, out).await?;
     output.finish(shared, &cleaned).await?;
-    Ok(cleaned)
+    Ok((cleaned, index))
 }
 
 fn facts(state: &State) -> Vec<Facts> {

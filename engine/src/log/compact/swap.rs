@@ -24,13 +24,6 @@ pub(super) struct New {
     pub(super) index: Rc<SealedIndex>,
 }
 
-impl New {
-    pub(super) fn index_of(bytes: Vec<u8>) -> io::Result<Rc<SealedIndex>> {
-        let decoded = SealedIndex::decode(&bytes);
-        decoded.map(Rc::new).map_err(|_| io::Error::other("the index just built is invalid"))
-    }
-}
-
 pub(super) async fn swap(
     shared: &Rc<Shared>,
     olds: &[Old],
@@ -78,15 +71,13 @@ fn check_unchanged(shared: &Shared, olds: &[Old], truncations: u32) -> Result<()
 }
 
 async fn carry_out(shared: &Rc<Shared>, new: New) -> io::Result<()> {
-    let (dir, base, end) = (&shared.dir, new.base, new.end);
-    // The index first: between the two a start would find an index that is not the segment's, were there no intent.
+    let (dir, base) = (&shared.dir, new.base);
     shared.core.rename(dir.join(names::cleaned_index(base)), dir.join(names::index(base))).await?;
     shared.core.rename(dir.join(names::cleaned(base)), dir.join(names::segment(base))).await?;
     for gone in apply(shared, new) {
         shared.core.unlink(dir.join(names::segment(gone))).await?;
         shared.core.unlink(dir.join(names::index(gone))).await?;
     }
-    assert!(base < end);
     if shared.faults.skip_dir_sync {
         return Ok(());
     }

@@ -7,9 +7,10 @@
 use super::*;
 use crate::batch::rewrite::Opened;
 use crate::folder::Folder;
+use crate::repair;
 use crate::store::{OpenPartition, Store};
 use rt::sim::{CrashPlan, Sim, SimConfig, SimDisk, Stopped};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -228,6 +229,17 @@ async fn check(log: &Log, model: &Rc<RefCell<Model>>) {
 
 /// The life after: everything is there, and what was left undone is done.
 async fn after(core: Core, setup: Setup, model: Rc<RefCell<Model>>) {
+    // Who looks before the start does sees no damage either.
+    let looked = repair::inspect(&core, Path::new("/data/broker"), &HashMap::new(), &|_| true).await;
+    for partition in looked.expect("readable").partitions.iter().filter(|one| one.is_damaged()) {
+        let damaged = partition.segments.iter().flat_map(|segment| &segment.examined.damaged);
+        let damaged: Vec<_> = damaged.collect();
+        model.borrow_mut().fail(format!(
+            "{} is damaged: {:?} {damaged:?}",
+            partition.dir.display(),
+            partition.faults
+        ));
+    }
     let (_store, log) = match open(&core, 3, setup.faults).await {
         Ok(opened) => opened,
         Err(why) => return model.borrow_mut().fail(why),
