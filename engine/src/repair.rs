@@ -402,6 +402,8 @@ async fn tell_checkpoints(core: &Core, facts: &PartitionFacts, done: &mut Vec<St
         partition.truncations = known.wrapping_add(1);
         partition.truncation = Some(Truncation { to: change, epoch: LeaderEpoch::UNKNOWN, under_way: false });
         partition.log_start = start_of(partition.log_start);
+        // What comes behind the change is learned anew, or a tombstone there could go before what it deletes.
+        partition.compaction.clean_to = partition.compaction.clean_to.min(change);
     })
     .await
 }

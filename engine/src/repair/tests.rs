@@ -198,6 +198,11 @@ fn damaged_bytes_are_kept_and_a_filler_takes_their_place() {
     let batch = &spot.batches[3];
     disk.flip_bit(&path, (batch.position + 400) * 8);
     let bytes = disk.contents(&path).expect("is there");
+    on(&disk, |core| async move {
+        let file = PartitionFile::open(&core, &dir_of(0)).await.expect("opens");
+        let mut file = file.expect("is there").ok().expect("is readable");
+        file.store(&core, |partition| partition.compaction.clean_to = Offset(20)).await.expect("stores");
+    });
     mend_all(&disk);
     let kept = format!("{path}.{}-{}.{KEPT_SUFFIX}", batch.position, batch.position + batch.bytes);
     let at = |position: u64| usize::try_from(position).expect("fits");
@@ -207,6 +212,7 @@ fn damaged_bytes_are_kept_and_a_filler_takes_their_place() {
     let partition = report.partitions.iter().find(|one| one.id == id(0)).expect("is there");
     let filler = &partition.segments[0].examined.batches[3];
     assert_eq!((filler.base, filler.next, filler.records), (Offset(3), Offset(4), 0));
+    assert_eq!(partition.says.as_ref().map(|says| says.compaction.clean_to), Ok(Offset(3)));
 }
 
 #[test]
