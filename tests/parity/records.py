@@ -1,7 +1,7 @@
 """Record batches as data: written with every field settable, true or not, and read back field by field.
 
 A batch is a dict; what it leaves out is what a correct producer would have written:
-  records = ["a", {value = "b", key = "k", delta = 1, time = 5, headers = [["h", "v"]]}]
+  records = ["a", {value = "b", key = "k", delta = 1, time = 5, headers = [["h", "v"]]}, {fill = 1000}]
   base_offset, epoch (partition leader's), magic, crc, attributes, last_offset_delta, base_time, max_time,
   producer_id, producer_epoch, sequence, count, length;  codec = none gzip snappy lz4 zstd;  payload, tail = bytes after it
 `magic` 0 and 1 write the old message format. A list of them is written one after the other; text is taken as it is.
@@ -32,6 +32,7 @@ def batch(spec):
         raise ValueError(f"a batch has no {', '.join(sorted(unknown))}")
     given = [one if isinstance(one, dict) else {"value": one} for one in spec.get("records", [])]
     base_time = spec.get("base_time", TIME)
+    given = [{**one, "value": "x" * one["fill"]} if "fill" in one else one for one in given]
     times = [one.get("time", base_time) for one in given] or [base_time]
     payload = spec["payload"].encode("latin-1") if "payload" in spec else b"".join(
         record(one, index, times[index] - base_time) for index, one in enumerate(given))

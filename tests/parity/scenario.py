@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ANSWER_SECONDS_MAX = 20
 UNTIL_SECONDS_MAX = 20
 UNTIL_PAUSE_S = 0.01
-DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "size", "mine", "without", "common"}
+DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "size", "mine", "without", "common", "closes"}
 SCENARIO = {"name", "versions", "topics", "steps", "differs", "let", "group"}
 
 
@@ -258,6 +258,8 @@ class Play:
         return self.receive("main")
 
     def keep(self, name, got, step):
+        if (got == "closed") != step.get("closes", False):
+            raise Wrong("the connection was closed" if got == "closed" else f"the connection was not closed: {got}")
         for variable, path in step.get("bind", {}).items():
             self.values[variable] = self.reads(got, path)
         if "mine" in step and got != "closed":

@@ -260,7 +260,8 @@ def absent(field):
 def request(name, version, correlation, client, body, said=None):
     """A request's frame, without its length. `said` is the version that the header says where it lies."""
     said = version if said is None else said
-    flexible = said >= int(APIS[name]["request_header_flexible_from"])
+    flexible_from = int(APIS[name]["request_header_flexible_from"])
+    flexible = 0 <= flexible_from <= said
     text = struct.pack(">h", -1) if client is None else struct.pack(">h", len(client.encode())) + client.encode()
     return struct.pack(">hhi", int(APIS[name]["api_key"]), said, correlation) + text + (b"\0" if flexible else b"") + body
 
