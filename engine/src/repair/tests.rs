@@ -200,7 +200,7 @@ fn damaged_bytes_are_kept_and_a_filler_takes_their_place() {
     let bytes = disk.contents(&path).expect("is there");
     on(&disk, |core| async move {
         let file = PartitionFile::open(&core, &dir_of(0)).await.expect("opens");
-        let mut file = file.expect("is there").ok().expect("is readable");
+        let mut file = file.expect("is there").expect("is readable");
         file.store(&core, |partition| partition.compaction.clean_to = Offset(20)).await.expect("stores");
     });
     mend_all(&disk);
