@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Problems, Setting};
 
+mod alter;
 mod config;
 mod doctor;
 mod group;

@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -196,6 +197,10 @@ pub struct Groups {
     pub consumer_session_timeout_ms: i32,
     pub consumer_heartbeat_interval_ms: i32,
     pub consumer_assignment_interval_ms: i32,
+    /// What a group may ask for instead.
+    pub consumer_session_timeout_bounds_ms: RangeInclusive<i32>,
+    pub consumer_heartbeat_interval_bounds_ms: RangeInclusive<i32>,
+    pub consumer_assignment_interval_bounds_ms: RangeInclusive<i32>,
     /// Comma-separated; the first one is the default.
     pub consumer_assignors: String,
     pub consumer_migration_policy: String,

@@ -23,8 +23,10 @@ use crate::shard::join::join_all;
 use crate::shard::mail::Ask;
 use crate::shard::{CONTROLLER_CORE, Shard};
 
+mod configs;
 mod request;
 
+pub use configs::{AlterResource, Alteration};
 pub use request::{
     ControllerAnswer, ControllerRequest, CreatedConfig, CreatedTopic, MorePartitions, NewTopic, OldTopic,
     Refused,
@@ -66,6 +68,9 @@ impl Controller {
             ControllerRequest::CreatePartitions { topics, validate_only } => {
                 self.create_partitions(&topics, validate_only).await.map(ControllerAnswer::CreatedPartitions)
             }
+            ControllerRequest::AlterConfigs { resources, validate_only } => {
+                self.alter_configs(&resources, validate_only).await.map(ControllerAnswer::AlteredConfigs)
+            }
             ControllerRequest::CreateOffsetsTopic => {
                 self.create_offsets_topic().await.map(|()| ControllerAnswer::Noted)
             }
@@ -86,7 +91,7 @@ impl Controller {
         let asked: Vec<validate::NewTopic<'_>> = topics.iter().map(borrowed).collect();
         let plans = {
             let metadata = self.metadata.borrow();
-            plan_create_topics(metadata.image(), &shard.settings.defaults, &asked, || shard.core.random_u64())
+            plan_create_topics(metadata.image(), &shard.defaults(), &asked, || shard.core.random_u64())
         };
         let mut commands = Vec::new();
         let mut answers = Vec::with_capacity(plans.len());
@@ -196,7 +201,7 @@ impl Controller {
         let plan = {
             let metadata = self.metadata.borrow();
             let mut plans =
-                plan_create_topics(metadata.image(), &shard.settings.defaults, &[borrowed(&topic)], || {
+                plan_create_topics(metadata.image(), &shard.defaults(), &[borrowed(&topic)], || {
                     shard.core.random_u64()
                 });
             plans.pop().map(|(_, plan)| plan)

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use coord::group::{self, partition_for};
-use coord::metadata::{Change, Image};
+use coord::metadata::{Change, ConfigResource, Image, group_config};
 use engine::ids::PartitionId;
 use engine::log::Log;
 use net::error_code::ErrorCode;
@@ -77,6 +77,9 @@ pub fn opened(shard: &Rc<Shard>, hosted: &Hosted, log: &Log) {
     }
     let host = Host::new(&shard.core, hosted, log, shard.settings.groups.clone(), image(shard));
     shard.groups.hosts.borrow_mut().insert(hosted.id, host.clone());
+    for (resource, configs) in shard.metadata.borrow().all_configs() {
+        configure(shard, &host, resource, configs);
+    }
     host.start(shard);
 }
 
@@ -108,10 +111,22 @@ pub fn follow(shard: &Rc<Shard>, changes: &[Change]) {
     for host in hosts {
         host.follow(&image);
         for change in changes {
-            if let Change::TopicDeleted(topic) = change {
-                host.step(group::Input::TopicDeleted(topic));
+            match change {
+                Change::TopicDeleted(topic) => host.step(group::Input::TopicDeleted(topic)),
+                Change::Configs { resource, configs } => configure(shard, &host, resource, configs),
+                _ => {}
             }
         }
+    }
+}
+
+/// Tells a host what is set for a group that lives there.
+fn configure(shard: &Shard, host: &Rc<Host>, resource: &ConfigResource, configs: &BTreeMap<String, String>) {
+    if let ConfigResource::Group(group) = resource
+        && home(&shard.metadata.borrow(), group) == Some(host.log.id())
+    {
+        let config = group_config::in_force(configs, &shard.settings.groups);
+        host.step(group::Input::Config { group, config });
     }
 }
 

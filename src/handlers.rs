@@ -15,6 +15,7 @@ use rt::{Instant, Slice};
 use crate::metrics::Stage;
 use crate::shard::Shard;
 
+mod alter_configs;
 mod api_versions;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
@@ -31,9 +32,11 @@ mod fetch;
 mod find_coordinator;
 mod groups;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod metadata;
@@ -41,6 +44,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod operations;
 mod produce;
 mod sync_group;
 mod topics;
@@ -103,8 +107,11 @@ pub const SERVED: &[Served] = &[
     served(ApiKey::OffsetDelete, 0, 0),
     served(ApiKey::DescribeCluster, 0, 2),
     served(ApiKey::DescribeConfigs, 1, 4),
+    served(ApiKey::AlterConfigs, 0, 2),
+    served(ApiKey::IncrementalAlterConfigs, 0, 1),
     served(ApiKey::ConsumerGroupHeartbeat, 0, 1),
     served(ApiKey::ConsumerGroupDescribe, 0, 1),
+    served(ApiKey::ListConfigResources, 0, 1),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 
@@ -244,7 +251,10 @@ async fn route(
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(&request).await,
         ApiKey::CreatePartitions => create_partitions::handle(&request).await,
         ApiKey::DescribeCluster => describe_cluster::handle(&request),
+        ApiKey::AlterConfigs => alter_configs::handle(&request).await,
+        ApiKey::IncrementalAlterConfigs => incremental_alter_configs::handle(&request).await,
         ApiKey::DescribeConfigs => describe_configs::handle(&request),
+        ApiKey::ListConfigResources => list_config_resources::handle(&request),
         ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(&request),
         _ => Err(Unanswerable),
     }

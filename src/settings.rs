@@ -76,6 +76,7 @@ pub struct Settings {
     pub data: PathBuf,
     pub limits: Limits,
     pub auto_create_topics: bool,
+    /// As the file has them; [`crate::shard::Shard::defaults`] knows what was changed since.
     pub defaults: Defaults,
     pub retention_check: Duration,
     pub compaction_check: Duration,
@@ -143,9 +144,9 @@ impl Settings {
         })
     }
 
-    /// What a log of this topic has to know.
-    pub fn log_config(&self, topic: &Topic) -> LogConfig {
-        let settings = effective(&topic.configs, &self.defaults);
+    /// What a log of this topic has to know, on a broker that has these defaults by now.
+    pub fn log_config(&self, topic: &Topic, defaults: &Defaults) -> LogConfig {
+        let settings = effective(&topic.configs, defaults);
         // What groups are is never lost to a setting: neither to retention nor to a weaker durability (hazard A12).
         let internal = topic.is_internal();
         LogConfig {
@@ -220,6 +221,9 @@ fn groups(config: &config::Groups) -> coord::group::Settings {
         consumer_session_timeout_ms: config.consumer_session_timeout_ms,
         consumer_heartbeat_interval_ms: config.consumer_heartbeat_interval_ms,
         consumer_assignment_interval_ms: config.consumer_assignment_interval_ms,
+        consumer_session_timeout_bounds_ms: config.consumer_session_timeout_bounds_ms.clone(),
+        consumer_heartbeat_interval_bounds_ms: config.consumer_heartbeat_interval_bounds_ms.clone(),
+        consumer_assignment_interval_bounds_ms: config.consumer_assignment_interval_bounds_ms.clone(),
         consumer_assignors: config.consumer_assignors.split(',').map(str::to_owned).collect(),
         consumer_migration_policy: match config.consumer_migration_policy.as_str() {
             "disabled" => MigrationPolicy::Disabled,

@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use coord::metadata::{Change, Image};
+use coord::metadata::config::Defaults;
+use coord::metadata::{Change, Image, Topic};
 use coord::producer_ids;
 use engine::folder::Folder;
 use engine::ids::PartitionId;
+use engine::log::LogConfig;
 use engine::store::Store;
 use rt::sync::{Event, Permit, Semaphore, oneshot};
 use rt::{Class, Core, CoreId, Instant, Port, Task};
@@ -91,6 +93,7 @@ pub struct Shard {
     pub core: Core,
     pub settings: Arc<Settings>,
     pub metadata: RefCell<Image>,
+    defaults: RefCell<Rc<Defaults>>,
     pub ownership: RefCell<Ownership>,
     pub sessions: RefCell<Sessions>,
     pub producer_ids: RefCell<producer_ids::Block>,
@@ -125,7 +128,9 @@ impl Shard {
     ) -> Rc<Shard> {
         let request_memory = RequestMemory::new(core.buffers().largest(rt::Reservation::Produce));
         let fetches_waiting = Semaphore::new(settings.limits.fetch_waiters_max);
+        let defaults = settings.defaults.with_dynamic(&metadata, settings.node_id);
         Rc::new(Shard {
+            defaults: RefCell::new(Rc::new(defaults)),
             ownership: RefCell::new(Ownership::new(settings.core_count)),
             sessions: RefCell::new(Sessions::new(settings.limits.fetch_sessions_max)),
             core,
@@ -240,6 +245,11 @@ impl Shard {
     pub fn apply(self: &Rc<Self>, changes: &[Change]) {
         for change in changes {
             self.metadata.borrow_mut().absorb(change);
+            if matches!(change, Change::Configs { .. }) {
+                let defaults =
+                    self.settings.defaults.with_dynamic(&self.metadata.borrow(), self.settings.node_id);
+                *self.defaults.borrow_mut() = Rc::new(defaults);
+            }
             self.store.set_partitions(self.metadata.borrow().partition_count());
             hosted::follow(self, change);
         }
@@ -314,6 +324,16 @@ impl Shard {
     /// Answers a question that came before this shard existed.
     pub(crate) async fn answer(&self, to: CoreId, id: u64, answer: Answer) {
         self.port.send(to, Mail::Answer { id, answer, sent: self.core.now() }).await;
+    }
+
+    /// The defaults of topics, with what was changed while the broker ran.
+    pub fn defaults(&self) -> Rc<Defaults> {
+        self.defaults.borrow().clone()
+    }
+
+    /// What a log of this topic has to know now.
+    pub(crate) fn log_config(&self, topic: &Topic) -> LogConfig {
+        self.settings.log_config(topic, &self.defaults.borrow())
     }
 
     pub fn limits(&self) -> &Limits {

@@ -13,11 +13,15 @@
 //! Validation of requests (`validate`) happens before proposing and may see an older state than `apply` does; what must
 //! hold is therefore checked here again.
 
+pub mod broker_config;
 pub mod command;
 pub mod config;
+mod defaults;
 mod election;
+pub mod group_config;
 pub mod image;
 pub mod placement;
+mod resource;
 pub mod settings;
 pub mod snapshot;
 pub mod topic_name;
@@ -31,6 +35,7 @@ use engine::ids::{PartitionId, TopicId};
 
 pub use command::Command;
 pub use image::{Broker, Image, Listener, NodeId, Partition, Topic};
+pub use resource::ConfigResource;
 pub use topic_name::is_legal as is_legal_topic_name;
 
 use crate::error_code::{ErrorCode, Refusal};
@@ -42,6 +47,9 @@ pub const TOPIC_PARTITIONS_MAX: usize = 200_000;
 /// The most partitions the cluster may have: every one costs every broker memory.
 pub const CLUSTER_PARTITIONS_MAX: usize = 1_000_000;
 
+/// The most groups and brokers that may have configs of their own: a group need not exist for it.
+pub const CONFIG_RESOURCES_MAX: usize = 100_000;
+
 /// What a command changed, in the order it happened.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Change {
@@ -51,6 +59,11 @@ pub enum Change {
     /// The topic as it was. A committed deletion is the only reason to remove its data.
     TopicDeleted(Arc<Topic>),
     TopicConfigs(Arc<Topic>),
+    /// What is set for this now; nothing where it is empty.
+    Configs {
+        resource: ConfigResource,
+        configs: Arc<BTreeMap<String, String>>,
+    },
     /// These partitions are new or have another leader, epoch or in-sync set.
     Partitions {
         topic: Arc<Topic>,
@@ -144,6 +157,7 @@ impl Metadata {
                 self.create_partitions(*id, *existing, partitions)
             }
             Command::SetTopicConfigs { id, changes } => self.set_topic_configs(*id, changes),
+            Command::SetConfigs { resource, changes } => self.set_configs(resource, changes),
             Command::AllocateProducerIds { node, count } => {
                 self.known(*node)?;
                 let ids = self.producer_ids.allocate(*count);
@@ -288,13 +302,19 @@ impl Metadata {
 
     fn set_topic_configs(&self, id: TopicId, changes: &[(String, Option<String>)]) -> Outcome {
         let mut topic = (**self.topic(id)?).clone();
-        for (key, value) in changes {
-            match value {
-                Some(value) => topic.configs.insert(key.clone(), value.clone()),
-                None => topic.configs.remove(key),
-            };
-        }
+        alter(&mut topic.configs, changes);
         Ok(vec![Change::TopicConfigs(Arc::new(topic))])
+    }
+
+    fn set_configs(&self, resource: &ConfigResource, changes: &[(String, Option<String>)]) -> Outcome {
+        let before = self.image.configs(resource);
+        if before.is_none() && self.image.all_configs().len() >= CONFIG_RESOURCES_MAX {
+            let message = format!("Configs are set for {CONFIG_RESOURCES_MAX} groups and brokers already.");
+            return Err(Refusal::new(ErrorCode::PolicyViolation, message));
+        }
+        let mut configs = before.map_or_else(BTreeMap::new, |before| (**before).clone());
+        alter(&mut configs, changes);
+        Ok(vec![Change::Configs { resource: resource.clone(), configs: Arc::new(configs) }])
     }
 
     fn alter_partition(&self, command: &Command) -> Outcome {
@@ -342,6 +362,15 @@ impl Metadata {
             let message = format!("Node {node} has registered anew with epoch {}.", broker.epoch);
             Err(Refusal::new(ErrorCode::StaleBrokerEpoch, message))
         }
+    }
+}
+
+fn alter(configs: &mut BTreeMap<String, String>, changes: &[(String, Option<String>)]) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => configs.insert(key.clone(), value.clone()),
+            None => configs.remove(key),
+        };
     }
 }
 

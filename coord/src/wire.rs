@@ -168,6 +168,10 @@ impl Writer {
         self.inner.bool(value);
     }
 
+    pub fn i8(&mut self, value: i8) {
+        self.inner.i8(value);
+    }
+
     pub fn i16(&mut self, value: i16) {
         self.inner.i16(value);
     }

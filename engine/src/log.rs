@@ -262,6 +262,8 @@ struct State {
     last_flush_bytes: usize,
     unsynced_messages: u64,
     sync_timer: bool,
+    /// How often the durability changed: timers set before count no more.
+    durabilities: u32,
     failure: Option<Failure>,
     closed: bool,
 }
@@ -402,8 +404,12 @@ impl Log {
         self.shared.config.borrow().clone()
     }
 
+    /// Counts from here on: for the next append, the next roll, the next look at what may go.
     pub fn set_config(&self, config: LogConfig) {
-        *self.shared.config.borrow_mut() = config;
+        let before = self.shared.config.replace(config);
+        if before.durability != self.shared.config.borrow().durability {
+            seal::durability_changed(&self.shared);
+        }
     }
 
     /// What was found and mended when the log was opened, as sentences.

@@ -2,6 +2,8 @@
 
 use crate::api::{ApiKey, DataVisitor, Visitor};
 
+#[path = "messages/33_alter_configs.rs"]
+pub mod alter_configs;
 #[path = "messages/18_api_versions.rs"]
 pub mod api_versions;
 #[path = "messages/assignment.rs"]
@@ -90,6 +92,7 @@ pub fn visit<V: Visitor>(key: ApiKey, visitor: V) -> Option<V::Output> {
         ApiKey::InitProducerId => visitor.visit::<init_producer_id::Api>(),
         ApiKey::OffsetForLeaderEpoch => visitor.visit::<offset_for_leader_epoch::Api>(),
         ApiKey::DescribeConfigs => visitor.visit::<describe_configs::Api>(),
+        ApiKey::AlterConfigs => visitor.visit::<alter_configs::Api>(),
         ApiKey::CreatePartitions => visitor.visit::<create_partitions::Api>(),
         ApiKey::DeleteGroups => visitor.visit::<delete_groups::Api>(),
         ApiKey::IncrementalAlterConfigs => visitor.visit::<incremental_alter_configs::Api>(),

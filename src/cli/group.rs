@@ -11,12 +11,26 @@ use net::messages::list_groups::ListGroupsRequest;
 use rt::Core;
 use serde_json::{Value, json};
 
+use super::alter::{Changes, alter};
 use super::remote::{Answer, Common, ask, check, resolve};
 
 mod describe;
 mod reset;
 
 use reset::Reset;
+
+/// Kafka's number for a group among what has configs.
+const RESOURCE_GROUP: i8 = 32;
+const ALTER_HELP: &str = "\
+Keys:
+  consumer.session.timeout.ms     silence after which a member is removed
+  consumer.heartbeat.interval.ms  how often members are told to send heartbeats
+  consumer.assignment.interval.ms least time between two assignments
+
+Example:
+  corelog group alter billing --config consumer.session.timeout.ms=50000
+
+Members hear of it with their next heartbeat. Groups of the classic protocol bring their own timeouts.";
 
 /// FindCoordinator names one key up to this version.
 const FIND_ONE_MAX: i16 = 3;
@@ -38,6 +52,16 @@ enum Action {
     Describe {
         /// The group's name, as `corelog group list` gives it
         name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change configs of a group of the consumer protocol; it need not exist yet
+    #[command(after_help = ALTER_HELP)]
+    Alter {
+        /// The group's name
+        name: String,
+        #[command(flatten)]
+        changes: Changes,
         #[command(flatten)]
         common: Common,
     },
@@ -69,6 +93,12 @@ impl Command {
                     describe::describe(&core, &client, &name).await
                 });
                 (common, described)
+            }
+            Action::Alter { name, changes, common } => {
+                let altered = ask(&common, move |_, client| async move {
+                    alter(&client, RESOURCE_GROUP, &name, &changes).await
+                });
+                (common, altered)
             }
             Action::ResetOffsets { name, reset, common } => {
                 let done =

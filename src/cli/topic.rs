@@ -12,6 +12,7 @@ use net::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsRes
 use net::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponseTopic};
 use serde_json::{Value, json};
 
+use super::alter::{Changes, alter, key_and_value};
 use super::remote::{Answer, Common, ask, check};
 
 /// How long the broker may take for a change, as it is told.
@@ -21,6 +22,14 @@ const DELETE_BY_NAME_MAX: i16 = 5;
 /// Kafka's numbers for a topic among what has configs, and for a value that the topic sets itself.
 const RESOURCE_TOPIC: i8 = 2;
 const SOURCE_TOPIC: i8 = 1;
+
+const ALTER_HELP: &str = "\
+Examples:
+  corelog topic alter orders --config retention.ms=3600000 --config max.message.bytes=2000000
+  corelog topic alter orders --config corelog.durability=write --config flush.ms=1000
+  corelog topic alter orders --delete-config retention.ms
+
+Nothing is changed if one of the changes is refused. What is set shows `corelog topic describe`.";
 
 #[derive(Args, Debug)]
 pub struct Command {
@@ -48,7 +57,17 @@ enum Action {
         #[command(flatten)]
         common: Common,
     },
-    /// Show partitions, leaders and replicas
+    /// Change configs of a topic, at once and for all its partitions
+    #[command(after_help = ALTER_HELP)]
+    Alter {
+        /// The topic's name
+        name: String,
+        #[command(flatten)]
+        changes: Changes,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show partitions, leaders and replicas, and the configs that were set
     Describe {
         /// The topic's name, as `corelog topic list` gives it
         name: String,
@@ -71,6 +90,12 @@ impl Command {
             Action::Create { name, common, partitions, config } => {
                 (common.clone(), ask(&common, move |_, client| create(client, name, partitions, config)))
             }
+            Action::Alter { name, changes, common } => (
+                common.clone(),
+                ask(&common, move |_, client| async move {
+                    alter(&client, RESOURCE_TOPIC, &name, &changes).await
+                }),
+            ),
             Action::List { common } => (common.clone(), ask(&common, |_, client| list(client))),
             Action::Describe { name, common } => {
                 (common.clone(), ask(&common, move |_, client| describe(client, name)))
@@ -86,8 +111,7 @@ impl Command {
 async fn create(client: Client, name: String, partitions: i32, config: Vec<String>) -> Answer {
     let mut configs = Vec::new();
     for pair in &config {
-        let (key, value) =
-            pair.split_once('=').ok_or_else(|| format!("--config {pair}: write it as KEY=VALUE"))?;
+        let (key, value) = key_and_value(pair)?;
         configs.push(CreatableTopicConfig { name: key.into(), value: Some(value.into()) });
     }
     let topic = CreatableTopic {

@@ -322,6 +322,37 @@ pub const KEYS: &[Key] = &[
         "Least time between two assignments of a group.",
     ),
     key(
+        "groups.group.consumer.min.session.timeout.ms",
+        integer(1, i32::MAX as i64),
+        "45000",
+        "Least session timeout that a group's own config may ask for.",
+    ),
+    key("groups.group.consumer.max.session.timeout.ms", integer(1, i32::MAX as i64), "60000", "Largest one."),
+    key(
+        "groups.group.consumer.min.heartbeat.interval.ms",
+        integer(1, i32::MAX as i64),
+        "5000",
+        "Least heartbeat interval that a group's own config may ask for.",
+    ),
+    key(
+        "groups.group.consumer.max.heartbeat.interval.ms",
+        integer(1, i32::MAX as i64),
+        "15000",
+        "Largest one.",
+    ),
+    key(
+        "groups.group.consumer.min.assignment.interval.ms",
+        integer(0, i32::MAX as i64),
+        "0",
+        "Least assignment interval that a group's own config may ask for.",
+    ),
+    key(
+        "groups.group.consumer.max.assignment.interval.ms",
+        integer(0, i32::MAX as i64),
+        "15000",
+        "Largest one.",
+    ),
+    key(
         "groups.group.consumer.assignors",
         Kind::Choice(&["uniform,range", "range,uniform", "uniform", "range"]),
         "\"uniform,range\"",

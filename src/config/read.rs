@@ -209,6 +209,14 @@ impl Reader<'_> {
             consumer_session_timeout_ms: self.integer("groups.group.consumer.session.timeout.ms"),
             consumer_heartbeat_interval_ms: self.integer("groups.group.consumer.heartbeat.interval.ms"),
             consumer_assignment_interval_ms: self.integer("groups.group.consumer.assignment.interval.ms"),
+            consumer_session_timeout_bounds_ms: self.integer("groups.group.consumer.min.session.timeout.ms")
+                ..=self.integer("groups.group.consumer.max.session.timeout.ms"),
+            consumer_heartbeat_interval_bounds_ms: self
+                .integer("groups.group.consumer.min.heartbeat.interval.ms")
+                ..=self.integer("groups.group.consumer.max.heartbeat.interval.ms"),
+            consumer_assignment_interval_bounds_ms: self
+                .integer("groups.group.consumer.min.assignment.interval.ms")
+                ..=self.integer("groups.group.consumer.max.assignment.interval.ms"),
             consumer_assignors: self.text("groups.group.consumer.assignors"),
             consumer_migration_policy: self.text("groups.group.consumer.migration.policy"),
         }

@@ -5,6 +5,8 @@ use std::ops::Range;
 use coord::metadata::NodeId;
 use engine::ids::{PartitionId, TopicId};
 
+use super::configs::AlterResource;
+
 /// A topic to create; -1 stands for the broker's default, as on the wire.
 #[derive(Clone, Debug)]
 pub struct NewTopic {
@@ -54,6 +56,10 @@ pub enum ControllerRequest {
         topics: Vec<MorePartitions>,
         validate_only: bool,
     },
+    AlterConfigs {
+        resources: Vec<AlterResource>,
+        validate_only: bool,
+    },
     /// The topic that groups live in. Answered with `Noted`, also where it is there already.
     CreateOffsetsTopic,
     AllocateProducerIds,
@@ -93,6 +99,8 @@ pub enum ControllerAnswer {
     /// One for each entry of the request; the deleted topic's name and id.
     DeletedTopics(Vec<Result<(String, TopicId), Refused>>),
     CreatedPartitions(Vec<(String, Result<(), Refused>)>),
+    /// One for each resource of the request.
+    AlteredConfigs(Vec<Result<(), Refused>>),
     ProducerIds(Range<i64>),
     Noted,
     /// The metadata log cannot be written to.

@@ -315,7 +315,7 @@ fn the_topic_is_made_once_with_what_it_must_have_whatever_the_defaults_are() {
         let topic = metadata.topic(OFFSETS_TOPIC).expect("it is there");
         assert_eq!(topic.partitions.len(), 3);
         assert_eq!(topic.configs.get("cleanup.policy").map(String::as_str), Some("compact"));
-        let config = shard.settings.log_config(topic);
+        let config = shard.log_config(topic);
         assert_eq!(config.segment_bytes, 100 << 20);
         assert!(!config.deletes);
         assert_eq!(config.durability, engine::log::Durability::Fsync);

@@ -3,7 +3,7 @@
 use coord::group::Answer;
 use net::messages::consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 
-use super::{Reply, Request, Unanswerable, groups};
+use super::{Reply, Request, Unanswerable, groups, operations};
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: ConsumerGroupDescribeRequest = request.decode()?;
@@ -11,7 +11,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     for answer in groups::ask(request).await? {
         let Answer::ConsumerDescribe(mut group) = answer else { return Err(Unanswerable) };
         if body.include_authorized_operations && group.error_code == 0 {
-            group.authorized_operations = groups::GROUP_OPERATIONS;
+            group.authorized_operations = operations::OF_GROUP;
         }
         described.push(group);
     }

@@ -5,7 +5,7 @@ use net::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };
 
-use super::{Reply, Request, Unanswerable};
+use super::{Reply, Request, Unanswerable, operations};
 
 const ENDPOINT_BROKERS: i8 = 1;
 const ENDPOINT_CONTROLLERS: i8 = 2;
@@ -32,13 +32,16 @@ pub fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
             is_fenced: broker.fenced,
         })
     });
-    let response = DescribeClusterResponse {
+    let mut response = DescribeClusterResponse {
         endpoint_type: ENDPOINT_BROKERS,
         cluster_id: metadata.cluster_id().to_owned().into(),
         controller_id: request.shard.settings.node_id.0,
         brokers: brokers.collect(),
         ..Default::default()
     };
+    if body.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = operations::OF_CLUSTER;
+    }
     request.answer(&response)
 }
 

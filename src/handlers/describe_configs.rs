@@ -1,13 +1,15 @@
-//! DescribeConfigs v1-v4, of topics and of this broker. v1: synonyms. v3: types and documentation. v4: flexible.
+//! DescribeConfigs v1-v4, of topics, of brokers and of groups. v1: synonyms. v3: types and documentation. v4: flexible.
 //!
-//! Listed is what has an effect in this release, and whatever a topic sets besides. Nothing can be altered while the
-//! broker runs yet, so everything of the broker is read-only; and nothing is sensitive.
+//! Listed is what has an effect in this release, and whatever a topic sets besides. Of a broker, what can be changed while
+//! it runs is not read-only. Nothing is sensitive.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use coord::metadata::config::{self, Described, Source, Type};
+use coord::metadata::config::{self, Source, Type};
+use coord::metadata::validate::{BROKER, GROUP, TOPIC};
+use coord::metadata::{ConfigResource, broker_config, group_config};
 use net::error_code::ErrorCode;
 use net::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -15,14 +17,16 @@ use net::messages::describe_configs::{
 };
 
 use super::{Reply, Request, Unanswerable};
+use crate::settings::Settings;
 use crate::shard::Shard;
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
 /// The first version with types.
 const TYPES_FROM: i16 = 3;
 
 type Row = DescribeConfigsResourceResult<'static>;
+
+/// A value under the name it has where it is set.
+type Synonym = (&'static str, String, Source);
 
 pub fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: DescribeConfigsRequest = request.decode()?;
@@ -55,75 +59,160 @@ fn rows(shard: &Rc<Shard>, resource: &DescribeConfigsResource<'_>) -> Result<Vec
                     false => (ErrorCode::InvalidTopicException, format!("{name:?} is no legal topic name")),
                 });
             };
-            let all = config::describe(&topic.configs, &shard.settings.defaults);
-            Ok(all
-                .iter()
-                .filter(|one| one.key.in_force || one.source == Source::Topic)
-                .map(of_topic)
+            let all = config::describe(&topic.configs, &shard.defaults()).into_iter();
+            let listed = all.filter(|one| one.key.in_force || one.source == Source::Topic);
+            Ok(listed
+                .map(|one| row(one.key.name, one.key.kind, (one.value, one.source), one.synonyms))
                 .collect())
         }
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER if name.is_empty() => Ok(of_all_brokers(shard)),
         BROKER => {
             let node = shard.settings.node_id.0;
-            if name.parse() != Ok(node) {
-                let why =
-                    format!("Unexpected broker id, expected {node} or empty string, but received {name}");
-                return Err((ErrorCode::InvalidRequest, why));
+            match name.parse::<i32>() {
+                Ok(asked) if node == asked => Ok(of_broker(shard)),
+                Ok(asked) => {
+                    let why = format!(
+                        "Unexpected broker id, expected {node} or empty string, but received {asked}"
+                    );
+                    Err((ErrorCode::InvalidRequest, why))
+                }
+                Err(_) => {
+                    let why = format!("Broker id must be an integer, but it is: {name}");
+                    Err((ErrorCode::InvalidRequest, why))
+                }
             }
-            Ok(of_broker(shard))
         }
+        GROUP if name.is_empty() => {
+            Err((ErrorCode::InvalidRequest, "Group name must not be empty".to_owned()))
+        }
+        GROUP => Ok(of_group(shard, name)),
         other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
     }
 }
 
-fn of_topic(described: &Described) -> Row {
-    let synonym = |(name, value, source): &(&'static str, String, Source)| DescribeConfigsSynonym {
-        name: Cow::Borrowed(*name),
-        value: Some(value.clone().into()),
-        source: *source as i8,
+/// `synonyms` are strongest first.
+fn row(name: &'static str, kind: Type, shown: (String, Source), synonyms: Vec<Synonym>) -> Row {
+    let synonym = |(name, value, source): Synonym| DescribeConfigsSynonym {
+        name: Cow::Borrowed(name),
+        value: Some(value.into()),
+        source: source as i8,
     };
     DescribeConfigsResourceResult {
-        name: described.key.name.into(),
-        value: Some(described.value.clone().into()),
+        name: name.into(),
+        value: Some(shown.0.into()),
         read_only: false,
-        config_source: described.source as i8,
-        synonyms: described.synonyms.iter().map(synonym).collect(),
-        config_type: described.key.kind.code(),
+        config_source: shown.1 as i8,
+        synonyms: synonyms.into_iter().map(synonym).collect(),
+        config_type: kind.code(),
         ..Default::default()
     }
 }
 
-/// What the broker was started with, under Kafka's names.
+/// What was set for all brokers while they run, and nothing else.
+fn of_all_brokers(shard: &Rc<Shard>) -> Vec<Row> {
+    let metadata = shard.metadata.borrow();
+    let set = metadata.configs(&ConfigResource::Brokers);
+    let set = set.into_iter().flat_map(|set| set.iter());
+    set.filter_map(|(name, value)| {
+        let key = broker_config::find(name)?;
+        let (value, source) = (config::shown(key.kind, value), Source::DynamicBrokers);
+        Some(row(key.broker_name, key.kind, (value.clone(), source), vec![(key.broker_name, value, source)]))
+    })
+    .collect()
+}
+
+/// What is in force on this broker, under Kafka's names.
 fn of_broker(shard: &Rc<Shard>) -> Vec<Row> {
     let settings = &shard.settings;
-    let described = config::describe(&BTreeMap::new(), &settings.defaults);
-    let defaults = described.iter().filter(|one| one.key.in_force && !one.key.broker_name.is_empty());
+    let described = config::describe(&BTreeMap::new(), &shard.defaults()).into_iter();
+    let defaults = described.filter(|one| broker_config::find(one.key.broker_name) == Some(one.key));
     let mut rows: Vec<Row> = defaults
-        .map(|one| broker_row(one.key.broker_name, one.value.clone(), one.source, one.key.kind))
+        .map(|one| row(one.key.broker_name, one.key.kind, (one.value, one.source), one.synonyms))
         .collect();
-    let mut own = |name, value, kind| rows.push(broker_row(name, value, Source::Broker, kind));
-    own("node.id", settings.node_id.0.to_string(), Type::Int);
-    own("num.partitions", settings.defaults.num_partitions.to_string(), Type::Int);
-    own("default.replication.factor", settings.defaults.replication_factor.to_string(), Type::Int);
-    own("auto.create.topics.enable", settings.auto_create_topics.to_string(), Type::Boolean);
+    rows.extend(fixed(settings).into_iter().map(|(name, kind, value, default)| {
+        let source = if value == default { Source::Default } else { Source::Broker };
+        let own = (source == Source::Broker).then(|| (name, value.clone(), source));
+        let default = (!default.is_empty()).then_some((name, default, Source::Default));
+        let synonyms = own.into_iter().chain(default).collect();
+        Row { read_only: true, ..row(name, kind, (value, source), synonyms) }
+    }));
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     rows
 }
 
-fn broker_row(name: &'static str, value: String, source: Source, kind: Type) -> Row {
-    DescribeConfigsResourceResult {
-        name: name.into(),
-        value: Some(value.clone().into()),
-        read_only: true,
-        config_source: source as i8,
-        synonyms: vec![DescribeConfigsSynonym {
-            name: name.into(),
-            value: Some(value.into()),
-            source: source as i8,
-        }],
-        config_type: kind.code(),
-        ..Default::default()
-    }
+/// What is read when the broker starts: name, type, value and Kafka's default.
+fn fixed(settings: &Settings) -> Vec<(&'static str, Type, String, String)> {
+    let (groups, plain) = (&settings.groups, coord::group::Settings::default());
+    let int = |name, value: &dyn ToString, default: &dyn ToString| {
+        (name, Type::Int, value.to_string(), default.to_string())
+    };
+    let auto_create = settings.auto_create_topics.to_string();
+    let minutes = |ms: i64| ms / 60_000;
+    vec![
+        ("auto.create.topics.enable", Type::Boolean, auto_create, true.to_string()),
+        int("default.replication.factor", &settings.defaults.replication_factor, &1),
+        int(
+            "group.consumer.assignment.interval.ms",
+            &groups.consumer_assignment_interval_ms,
+            &plain.consumer_assignment_interval_ms,
+        ),
+        int(
+            "group.consumer.heartbeat.interval.ms",
+            &groups.consumer_heartbeat_interval_ms,
+            &plain.consumer_heartbeat_interval_ms,
+        ),
+        int("group.consumer.max.size", &groups.consumer_max_size, &plain.consumer_max_size),
+        int(
+            "group.consumer.session.timeout.ms",
+            &groups.consumer_session_timeout_ms,
+            &plain.consumer_session_timeout_ms,
+        ),
+        int(
+            "group.initial.rebalance.delay.ms",
+            &groups.group_initial_rebalance_delay_ms,
+            &plain.group_initial_rebalance_delay_ms,
+        ),
+        int(
+            "group.max.session.timeout.ms",
+            &groups.group_max_session_timeout_ms,
+            &plain.group_max_session_timeout_ms,
+        ),
+        int("group.max.size", &groups.group_max_size, &plain.group_max_size),
+        int(
+            "group.min.session.timeout.ms",
+            &groups.group_min_session_timeout_ms,
+            &plain.group_min_session_timeout_ms,
+        ),
+        int("node.id", &settings.node_id, &""),
+        int("num.partitions", &settings.defaults.num_partitions, &1),
+        int("offset.metadata.max.bytes", &groups.offset_metadata_max_bytes, &plain.offset_metadata_max_bytes),
+        int(
+            "offsets.retention.minutes",
+            &minutes(groups.offsets_retention_ms),
+            &minutes(plain.offsets_retention_ms),
+        ),
+    ]
+}
+
+/// The group need not exist.
+fn of_group(shard: &Rc<Shard>, name: &str) -> Vec<Row> {
+    let (settings, metadata) = (&shard.settings.groups, shard.metadata.borrow());
+    let set = metadata.configs(&ConfigResource::Group(name.to_owned())).cloned().unwrap_or_default();
+    let described = group_config::describe(&set, settings).into_iter();
+    described
+        .map(|(key, own)| {
+            let default = key.default(settings);
+            let source = if default == key.default(&coord::group::Settings::default()) {
+                Source::Default
+            } else {
+                Source::Broker
+            };
+            let own = own.map(|value| (key.name, value.to_string(), Source::Group));
+            let default = (key.broker_name, default.to_string(), source);
+            let (_, value, source) = own.clone().unwrap_or_else(|| default.clone());
+            row(key.name, Type::Int, (value, source), own.into_iter().chain([default]).collect())
+        })
+        .collect()
 }
 
 /// The rows that were asked for, with what the request and its version allow.
@@ -133,7 +222,9 @@ fn chosen(
     body: &DescribeConfigsRequest<'_>,
     version: i16,
 ) -> Vec<Row> {
-    let wanted = |row: &Row| resource.configuration_keys.as_ref().is_none_or(|keys| keys.contains(&row.name));
+    // An empty list asks for all, as none does.
+    let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+    let wanted = |row: &Row| keys.is_empty() || keys.contains(&row.name);
     let mut rows: Vec<Row> = rows.into_iter().filter(wanted).collect();
     for row in &mut rows {
         row.documentation = None;

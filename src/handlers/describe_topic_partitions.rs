@@ -9,7 +9,7 @@ use net::messages::describe_topic_partitions::{
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 
-use super::{Reply, Request, Unanswerable};
+use super::{Reply, Request, Unanswerable, operations};
 
 pub fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: DescribeTopicPartitionsRequest = request.decode()?;
@@ -88,6 +88,7 @@ fn describe<'a>(
         topic_id: topic.id.0,
         is_internal: topic.is_internal(),
         partitions,
+        topic_authorized_operations: operations::OF_TOPIC,
         ..Default::default()
     };
     (described, next)
@@ -110,11 +111,15 @@ fn partition_of(partition_index: i32, partition: &Partition) -> DescribeTopicPar
 }
 
 fn unknown(name: &str, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic<'_> {
-    DescribeTopicPartitionsResponseTopic {
+    let mut topic = DescribeTopicPartitionsResponseTopic {
         error_code: code as i16,
         name: Some(name.into()),
         ..Default::default()
+    };
+    if code != ErrorCode::InvalidRequest {
+        topic.topic_authorized_operations = operations::OF_TOPIC;
     }
+    topic
 }
 
 #[cfg(test)]

@@ -12,10 +12,6 @@ use crate::groups::{self, GroupAsk, GroupPart};
 use crate::shard::join::join_all;
 use crate::shard::mail;
 
-/// What a client may do to a group where there is no authorization: READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and
-/// ALTER_CONFIGS, one bit each.
-pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
-
 /// The answer for each group of the request, in its order.
 pub async fn ask(request: &Request<'_>) -> Result<Vec<Answer>, Unanswerable> {
     let requests = read(&request.header, request.body)?;

@@ -12,7 +12,7 @@ use net::messages::metadata::{
     MetadataResponseTopic,
 };
 
-use super::{Reply, Request, Unanswerable};
+use super::{Reply, Request, Unanswerable, operations};
 use crate::controller::{ControllerRequest, NewTopic};
 use crate::groups::{self, OFFSETS_TOPIC};
 use crate::shard::Shard;
@@ -20,7 +20,7 @@ use crate::shard::Shard;
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: MetadataRequest = request.decode()?;
     let wanted = Wanted::of(&body, request.version);
-    let topics = match &wanted {
+    let mut topics: Vec<MetadataResponseTopic<'_>> = match &wanted {
         Wanted::Invalid => return request.answer(&invalid(request.shard, &body)),
         Wanted::All => {
             let metadata = request.shard.metadata.borrow();
@@ -37,13 +37,21 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
             names.iter().map(|name| by_name(request.shard, name)).collect()
         }
     };
-    let response = MetadataResponse {
+    if body.include_topic_authorized_operations {
+        // A name says enough, an id that nobody knows does not.
+        let named = topics.iter_mut().filter(|topic| topic.name.is_some());
+        named.for_each(|topic| topic.topic_authorized_operations = operations::OF_TOPIC);
+    }
+    let mut response = MetadataResponse {
         brokers: brokers(request.shard),
         cluster_id: Some(request.shard.metadata.borrow().cluster_id().to_owned().into()),
         controller_id: request.shard.settings.node_id.0,
         topics,
         ..Default::default()
     };
+    if body.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = operations::OF_CLUSTER;
+    }
     request.answer(&response)
 }
 

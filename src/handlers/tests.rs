@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 
+mod configs;
 mod delete_records;
 
 pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use coord::metadata::{Change, Topic};
+use coord::metadata::{Change, ConfigResource, Topic};
 use engine::ids::{LeaderEpoch, PartitionId};
 use engine::log::{Failure, Log, LogConfig, OpenError};
 use engine::store::OpenPartition;
@@ -154,7 +154,14 @@ pub fn follow(shard: &Rc<Shard>, change: &Change) {
         }
         Change::TopicDeleted(topic) => topic.ids().for_each(|(partition, _)| remove(shard, partition)),
         Change::TopicConfigs(topic) => reconfigure(shard, topic),
-        Change::Broker(_) | Change::BrokerGone(_) | Change::Feature { .. } | Change::ProducerIds { .. } => {}
+        Change::Configs { resource: ConfigResource::Brokers | ConfigResource::Broker(_), .. } => {
+            reconfigure_all(shard);
+        }
+        Change::Configs { resource: ConfigResource::Group(_), .. }
+        | Change::Broker(_)
+        | Change::BrokerGone(_)
+        | Change::Feature { .. }
+        | Change::ProducerIds { .. } => {}
     }
 }
 
@@ -193,7 +200,7 @@ fn host(
         return;
     }
     let hosted = Hosted::new(partition, topic.name.clone());
-    let config = shard.settings.log_config(topic);
+    let config = shard.log_config(topic);
     shard.host(partition, hosted.clone());
     let shard = shard.clone();
     shard
@@ -230,11 +237,8 @@ async fn open(
     match opened {
         Ok(log) => {
             // The topic's configs may have changed while it was opening.
-            let config = shard
-                .metadata
-                .borrow()
-                .topic_by_id(hosted.id.topic)
-                .map(|topic| shard.settings.log_config(topic));
+            let config =
+                shard.metadata.borrow().topic_by_id(hosted.id.topic).map(|topic| shard.log_config(topic));
             config.into_iter().for_each(|config| log.set_config(config));
             hosted.settle(State::Open(log.clone()));
             groups::opened(&shard, &hosted, &log);
@@ -306,7 +310,7 @@ fn recover(shard: &Rc<Shard>, topic: &Topic, index: i32) {
     }
     hosted.reopens_above.set(None);
     hosted.settle(State::Opening);
-    let (config, epoch, shard) = (shard.settings.log_config(topic), partition.leader_epoch, shard.clone());
+    let (config, epoch, shard) = (shard.log_config(topic), partition.leader_epoch, shard.clone());
     shard
         .core
         .clone()
@@ -332,12 +336,22 @@ async fn delete(shard: &Rc<Shard>, hosted: &Hosted) {
 }
 
 fn reconfigure(shard: &Rc<Shard>, topic: &Topic) {
-    let config = shard.settings.log_config(topic);
+    let config = shard.log_config(topic);
     for hosted in shard.all_hosted() {
         if hosted.id.topic == topic.id
             && let Some(log) = hosted.open_log()
         {
             log.set_config(config.clone());
+        }
+    }
+}
+
+/// The defaults of all topics changed.
+fn reconfigure_all(shard: &Rc<Shard>) {
+    for hosted in shard.all_hosted() {
+        let topic = shard.metadata.borrow().topic_by_id(hosted.id.topic).cloned();
+        if let (Some(topic), Some(log)) = (topic, hosted.open_log()) {
+            log.set_config(shard.log_config(&topic));
         }
     }
 }

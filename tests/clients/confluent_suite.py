@@ -3,8 +3,8 @@
 
 import time
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 
 from suite import READ_DEADLINE_S, Record, Suite, expect, fresh, records, until
 
@@ -312,6 +312,75 @@ def configs_described(c):
         raise AssertionError("configs of a topic that is not there")
     except KafkaException as error:
         expect(error.args[0].code(), KafkaError.UNKNOWN_TOPIC_OR_PART, "error code")
+
+
+def described(c, kind, name):
+    """What `name` sets itself, and every config with its value."""
+    entries = list(c.admin.describe_configs([ConfigResource(kind, name)]).values())[0].result(ADMIN_TIMEOUT_S)
+    own = {key: entry.value for key, entry in entries.items() if entry.source in (1, 2, 8)}
+    return own, {key: entry.value for key, entry in entries.items()}
+
+
+def altered(c, kind, name, *changes, validate_only=False):
+    """The error code of changing a resource: (key, operation, value) each."""
+    entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType[op]) for key, op, value in changes]
+    futures = c.admin.incremental_alter_configs([ConfigResource(kind, name, incremental_configs=entries)], validate_only=validate_only)
+    return refusal(list(futures.values())[0])
+
+
+@suite.case("configs altered: a topic's count at once, all or none of them")
+def configs_altered(c):
+    kind, topic = ConfigResource.Type.TOPIC, c.create("alter", 1)
+    code = altered(c, kind, topic, ("max.message.bytes", "SET", "1000"), ("retention.ms", "SET", "3600000"), validate_only=True)
+    expect((code, described(c, kind, topic)[0]), (KafkaError.NO_ERROR, {}), "validated only")
+    code = altered(c, kind, topic, ("max.message.bytes", "SET", "1000"), ("retention.ms", "SET", "3600000"))
+    expect((code, described(c, kind, topic)[0]), (KafkaError.NO_ERROR, {"max.message.bytes": "1000", "retention.ms": "3600000"}), "set")
+    errors, producer = [], c.producer(acks="all")
+    producer.produce(topic, value=b"x" * 2000, on_delivery=lambda error, _: errors.append(error.code()))
+    producer.flush(READ_DEADLINE_S)
+    expect(errors, [KafkaError.MSG_SIZE_TOO_LARGE], "a record above the new limit")
+    for change, wanted in (((("no.such", "SET", "1"),), KafkaError.INVALID_CONFIG), ((("retention.ms", "SET", "-7"),), KafkaError.INVALID_CONFIG),
+                           ((("segment.ms", "SET", "1000"), ("retention.ms", "SET", "x")), KafkaError.INVALID_CONFIG),
+                           ((("retention.ms", "APPEND", "1"),), KafkaError.INVALID_CONFIG)):
+        expect(altered(c, kind, topic, *change), wanted, str(change))
+    expect(altered(c, kind, fresh("missing"), ("retention.ms", "SET", "1")), KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic")
+    code = altered(c, kind, topic, ("max.message.bytes", "DELETE", None))
+    expect((code, described(c, kind, topic)[0]), (KafkaError.NO_ERROR, {"retention.ms": "3600000"}), "one has its default again")
+    c.send(topic, [Record(b"k", b"x" * 2000)], partition=0, acks="all")
+    legacy = c.admin.alter_configs([ConfigResource(kind, topic, set_config={"segment.ms": "7200000"})])
+    expect(refusal(list(legacy.values())[0]), KafkaError.NO_ERROR, "the request that replaces the whole set")
+    expect(described(c, kind, topic)[0], {"segment.ms": "7200000"}, "the whole set")
+
+
+@suite.case("configs altered: of the broker, and of a group")
+def other_configs_altered(c):
+    broker = str(next(iter(c.admin.list_topics(timeout=ADMIN_TIMEOUT_S).brokers)))
+    kind, topic = ConfigResource.Type.BROKER, c.create("defaults", 1)
+    try:
+        expect(altered(c, kind, broker, ("log.roll.ms", "SET", "86400000")), KafkaError.NO_ERROR, "a default for topics")
+        for _ in until(READ_DEADLINE_S, "the new default"):
+            if described(c, ConfigResource.Type.TOPIC, topic)[1]["segment.ms"] == "86400000":
+                break
+    finally:
+        expect(altered(c, kind, broker, ("log.roll.ms", "DELETE", None)), KafkaError.NO_ERROR, "the old default")
+    expect(altered(c, kind, broker, ("node.id", "SET", "77")), KafkaError.INVALID_REQUEST, "what cannot change while it runs")
+    kind, group = ConfigResource.Type.GROUP, fresh("group")
+    key = "consumer.session.timeout.ms"
+    expect(altered(c, kind, group, (key, "SET", "50000")), KafkaError.NO_ERROR, "a group that is not there yet")
+    expect(described(c, kind, group)[0], {key: "50000"}, "its config")
+    expect(altered(c, kind, group, (key, "SET", "1")), KafkaError.INVALID_CONFIG, "out of the broker's bounds")
+    expect(altered(c, kind, group, (key, "DELETE", None)), KafkaError.NO_ERROR, "its default again")
+
+
+@suite.case("authorized operations are told")
+def authorized_operations(c):
+    topic = c.create("operations", 1)
+    found = c.admin.describe_topics(TopicCollection([topic]), include_authorized_operations=True)[topic].result(ADMIN_TIMEOUT_S)
+    names = {operation.name for operation in found.authorized_operations}
+    expect(names, {"READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS"}, "of a topic")
+    cluster = c.admin.describe_cluster(include_authorized_operations=True).result(ADMIN_TIMEOUT_S)
+    names = {operation.name for operation in cluster.authorized_operations}
+    expect(names, {"CREATE", "ALTER", "DESCRIBE", "CLUSTER_ACTION", "DESCRIBE_CONFIGS", "ALTER_CONFIGS", "IDEMPOTENT_WRITE"}, "of the cluster")
 
 
 def murmur2(data):

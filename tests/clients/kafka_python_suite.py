@@ -5,6 +5,7 @@ import time
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource
 
 from suite import READ_DEADLINE_S, Record, Suite, expect, fresh, records, until
 
@@ -213,6 +214,21 @@ def records_deleted(c):
         raise AssertionError("records were deleted that are not there")
     except kafka_errors.OffsetOutOfRangeError:
         pass
+
+
+@suite.case("configs: altered, described, out of the question")
+def configs(c):
+    topic = c.create("kp-configs")
+
+    def resource(**changes):
+        return ConfigResource("topic", topic, configs={key.replace("_", "."): value for key, value in changes.items()} or None)
+
+    c.admin.alter_configs([resource(retention_ms="3600000", segment_ms="7200000")])
+    c.admin.alter_configs([resource(segment_ms=("delete", None))])
+    told = str(c.admin.describe_configs([resource()]))
+    expect(("3600000" in told, "7200000" in told), (True, False), told)
+    refused = str(c.admin.alter_configs([resource(retention_ms="-7")]))
+    expect("InvalidConfigurationError" in refused, True, refused)
 
 
 if __name__ == "__main__":

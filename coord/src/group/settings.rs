@@ -1,5 +1,7 @@
 //! What the broker's config says about groups, under Kafka's names, and the limits that are ours.
 
+use std::ops::RangeInclusive;
+
 /// The longest member, instance, protocol or topic name taken from a client, in bytes. Kafka has no limit but the
 /// 32,767 bytes of a string; ours is the same, named.
 pub const NAME_BYTES_MAX: usize = 32_767;
@@ -68,6 +70,10 @@ pub struct Settings {
     pub consumer_session_timeout_ms: i32,
     pub consumer_heartbeat_interval_ms: i32,
     pub consumer_assignment_interval_ms: i32,
+    /// What a group may ask for instead (`group.consumer.min.*` and `.max.*`).
+    pub consumer_session_timeout_bounds_ms: RangeInclusive<i32>,
+    pub consumer_heartbeat_interval_bounds_ms: RangeInclusive<i32>,
+    pub consumer_assignment_interval_bounds_ms: RangeInclusive<i32>,
     /// `group.consumer.assignors`: the first one is the default.
     pub consumer_assignors: Vec<String>,
     pub consumer_migration_policy: MigrationPolicy,
@@ -90,6 +96,9 @@ impl Default for Settings {
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
             consumer_assignment_interval_ms: 1_000,
+            consumer_session_timeout_bounds_ms: 45_000..=60_000,
+            consumer_heartbeat_interval_bounds_ms: 5_000..=15_000,
+            consumer_assignment_interval_bounds_ms: 0..=15_000,
             consumer_assignors: vec!["uniform".to_owned(), "range".to_owned()],
             consumer_migration_policy: MigrationPolicy::Bidirectional,
             regex_refresh_min_ms: 10_000,

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use engine::ids::{LeaderEpoch, PartitionId, TopicId};
 
 use super::image::{Listener, NodeId};
+use super::resource::ConfigResource;
 use crate::wire::{Error, Reader, Result, Writer};
 
 /// The only version of every kind, so far.
@@ -65,6 +66,11 @@ pub enum Command {
         id: TopicId,
         changes: Vec<(String, Option<String>)>,
     },
+    /// The same for what is no topic.
+    SetConfigs {
+        resource: ConfigResource,
+        changes: Vec<(String, Option<String>)>,
+    },
     /// Gives `node` the next block of producer ids.
     AllocateProducerIds {
         node: NodeId,
@@ -113,6 +119,7 @@ impl Command {
             Command::ResignLeadership { .. } => 11,
             Command::ReclaimLeadership { .. } => 12,
             Command::SetFeature { .. } => 13,
+            Command::SetConfigs { .. } => 14,
         }
     }
 
@@ -158,10 +165,11 @@ impl Command {
             }
             Command::SetTopicConfigs { id, changes } => {
                 w.uuid(&id.0);
-                w.vec(changes.iter(), |w, (key, value)| {
-                    w.string(key);
-                    w.nullable_string(value.as_deref());
-                });
+                write_changes(w, changes);
+            }
+            Command::SetConfigs { resource, changes } => {
+                resource.write(w);
+                write_changes(w, changes);
             }
             Command::AllocateProducerIds { node, count } => {
                 w.i32(node.0);
@@ -230,10 +238,7 @@ impl Command {
                 existing: r.i32()?,
                 partitions: r.vec(read_nodes)?,
             },
-            8 => Command::SetTopicConfigs {
-                id: TopicId(r.uuid()?),
-                changes: r.vec(|r| Ok((r.string()?, r.nullable_string()?)))?,
-            },
+            8 => Command::SetTopicConfigs { id: TopicId(r.uuid()?), changes: read_changes(r)? },
             9 => Command::AllocateProducerIds { node: node(r)?, count: r.uvarint()? },
             10 => Command::AlterPartition {
                 id: read_partition_id(r)?,
@@ -254,6 +259,7 @@ impl Command {
                 partitions: r.vec(read_partition_id)?,
             },
             13 => Command::SetFeature { name: r.string()?, level: r.i16()? },
+            14 => Command::SetConfigs { resource: ConfigResource::read(r)?, changes: read_changes(r)? },
             kind => return Err(Error::Unsupported { kind, version: VERSION }),
         })
     }
@@ -280,6 +286,17 @@ pub(super) fn write_map(w: &mut Writer, map: &BTreeMap<String, String>) {
 
 pub(super) fn read_map(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>> {
     Ok(r.vec(|r| Ok((r.string()?, r.string()?)))?.into_iter().collect())
+}
+
+fn write_changes(w: &mut Writer, changes: &[(String, Option<String>)]) {
+    w.vec(changes.iter(), |w, (key, value)| {
+        w.string(key);
+        w.nullable_string(value.as_deref());
+    });
+}
+
+fn read_changes(r: &mut Reader<'_>) -> Result<Vec<(String, Option<String>)>> {
+    r.vec(|r| Ok((r.string()?, r.nullable_string()?)))
 }
 
 fn write_partition_id(w: &mut Writer, id: &PartitionId) {

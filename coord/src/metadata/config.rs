@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+pub use super::defaults::{Defaults, Described, Source, describe};
 use crate::error_code::{ErrorCode, Refusal};
 
 /// Our own key: what an acknowledgement promises.
@@ -149,88 +150,30 @@ pub fn find(name: &str) -> Option<&'static TopicConfig> {
     TOPIC_CONFIGS.binary_search_by(|config| config.name.cmp(name)).ok().and_then(|at| TOPIC_CONFIGS.get(at))
 }
 
-/// The broker's values where a topic sets none, by the topics' keys; and what CreateTopics falls back to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Defaults {
-    configs: BTreeMap<String, String>,
-    pub num_partitions: i32,
-    pub replication_factor: i16,
-}
-
-impl Default for Defaults {
-    fn default() -> Defaults {
-        Defaults { configs: BTreeMap::new(), num_partitions: 1, replication_factor: 1 }
-    }
-}
-
-impl Defaults {
-    /// Defaults from the broker's own config, by the topics' keys, checked as a topic's would be.
-    pub fn new(
-        configs: BTreeMap<String, String>,
-        num_partitions: i32,
-        replication_factor: i16,
-    ) -> Result<Defaults, Refusal> {
-        validate(&configs)?;
-        Ok(Defaults { configs, num_partitions, replication_factor })
-    }
-
-    /// The default in force for a key: the broker's, else Kafka's.
-    pub fn get(&self, key: &'static TopicConfig) -> &str {
-        self.configs.get(key.name).map_or(key.default, String::as_str)
-    }
-
-    /// Only what the broker's config set.
-    pub fn explicit(&self, name: &str) -> Option<&str> {
-        self.configs.get(name).map(String::as_str)
-    }
-}
-
-/// Where a value comes from, as DescribeConfigs and CreateTopics number it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
-    Topic = 1,
-    Broker = 4,
-    Default = 5,
-}
-
-/// One row of a topic's effective configs.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Described {
-    pub key: &'static TopicConfig,
-    pub value: String,
-    pub source: Source,
-    /// Strongest first: the value set at each level, under the name it has there.
-    pub synonyms: Vec<(&'static str, String, Source)>,
-}
-
-/// Every key with its value and where that comes from, in name order.
-pub fn describe(configs: &BTreeMap<String, String>, defaults: &Defaults) -> Vec<Described> {
-    TOPIC_CONFIGS.iter().map(|key| describe_key(key, configs, defaults)).collect()
-}
-
-fn describe_key(
-    key: &'static TopicConfig,
-    configs: &BTreeMap<String, String>,
-    defaults: &Defaults,
-) -> Described {
-    let mut synonyms = Vec::new();
-    if let Some(value) = configs.get(key.name) {
-        synonyms.push((key.name, value.clone(), Source::Topic));
-    }
-    if let (Some(value), false) = (defaults.explicit(key.name), key.broker_name.is_empty()) {
-        synonyms.push((key.broker_name, value.to_owned(), Source::Broker));
-    }
-    if !key.broker_name.is_empty() {
-        synonyms.push((key.broker_name, key.default.to_owned(), Source::Default));
-    }
-    let strongest = synonyms.first().map(|(_, value, source)| (value.clone(), *source));
-    let (value, source) = strongest.unwrap_or_else(|| (key.default.to_owned(), Source::Default));
-    Described { key, value, source, synonyms }
-}
-
 /// The elements of a LIST value.
 pub fn elements(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|element| !element.is_empty())
+}
+
+/// A valid value as Kafka shows it: without what parsing drops.
+pub fn shown(kind: Type, value: &str) -> String {
+    let value = value.trim();
+    let number = |text: Option<String>| text.unwrap_or_else(|| value.to_owned());
+    match kind {
+        Type::Boolean => value.to_ascii_lowercase(),
+        Type::Int | Type::Long => number(value.parse::<i64>().ok().map(|number| number.to_string())),
+        Type::Double => number(value.parse::<f64>().ok().map(|number| format!("{number:?}"))),
+        Type::String => value.to_owned(),
+        Type::List => {
+            let mut seen = Vec::new();
+            elements(value).for_each(|element| {
+                if !seen.contains(&element) {
+                    seen.push(element);
+                }
+            });
+            seen.join(",")
+        }
+    }
 }
 
 /// Checks a whole set of topic configs: names, types, values, and what they must not be together.
@@ -301,27 +244,32 @@ fn unsupported(key: &TopicConfig, value: &str) -> Option<String> {
 }
 
 fn check_value(key: &TopicConfig, value: &str) -> Result<(), String> {
-    match key.kind {
+    check_typed(key.kind, key.valid, value)
+}
+
+/// Checks a value of any table of configs.
+pub(super) fn check_typed(kind: Type, valid: Valid, value: &str) -> Result<(), String> {
+    match kind {
         Type::Boolean if value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false") => Ok(()),
         Type::Boolean => Err("Expected value to be either true or false".to_owned()),
         Type::Int => {
-            let number = value.parse::<i32>().map_err(|_| not_a_number(key))?;
-            check_number(key.valid, i64::from(number))
+            let number = value.parse::<i32>().map_err(|_| not_a_number(kind))?;
+            check_number(valid, i64::from(number))
         }
-        Type::Long => check_number(key.valid, value.parse().map_err(|_| not_a_number(key))?),
+        Type::Long => check_number(valid, value.parse().map_err(|_| not_a_number(kind))?),
         Type::Double => match value.parse::<f64>() {
             Ok(number) if number < 0.0 => Err("Value must be at least 0".to_owned()),
             Ok(number) if number > 1.0 => Err("Value must be no more than 1".to_owned()),
             Ok(number) if number.is_finite() => Ok(()),
-            Ok(_) | Err(_) => Err(not_a_number(key)),
+            Ok(_) | Err(_) => Err(not_a_number(kind)),
         },
-        Type::String => check_word(key.valid, value),
-        Type::List => elements(value).try_for_each(|element| check_word(key.valid, element)),
+        Type::String => check_word(valid, value),
+        Type::List => elements(value).try_for_each(|element| check_word(valid, element)),
     }
 }
 
-fn not_a_number(key: &TopicConfig) -> String {
-    format!("Not a number of type {}", key.kind.name())
+fn not_a_number(kind: Type) -> String {
+    format!("Not a number of type {}", kind.name())
 }
 
 fn check_number(valid: Valid, number: i64) -> Result<(), String> {

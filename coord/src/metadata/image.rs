@@ -13,6 +13,7 @@ use ahash::AHashMap;
 use engine::ids::{LeaderEpoch, PartitionId, TopicId};
 
 use super::Change;
+use super::resource::ConfigResource;
 
 /// A broker's number in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -106,6 +107,7 @@ pub struct Image {
     topics: BTreeMap<String, Arc<Topic>>,
     by_id: AHashMap<TopicId, Arc<Topic>>,
     features: BTreeMap<String, i16>,
+    configs: BTreeMap<ConfigResource, Arc<BTreeMap<String, String>>>,
     partition_count: usize,
 }
 
@@ -154,6 +156,18 @@ impl Image {
         self.brokers.get(&node).is_some_and(|broker| !broker.fenced)
     }
 
+    /// What was set for something that is no topic.
+    pub fn configs(&self, resource: &ConfigResource) -> Option<&Arc<BTreeMap<String, String>>> {
+        self.configs.get(resource)
+    }
+
+    /// Everything besides topics that configs were set for, in order.
+    pub fn all_configs(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&ConfigResource, &Arc<BTreeMap<String, String>>)> {
+        self.configs.iter()
+    }
+
     pub fn features(&self) -> &BTreeMap<String, i16> {
         &self.features
     }
@@ -171,6 +185,12 @@ impl Image {
             Change::Partitions { topic, .. } => self.put(topic.clone()),
             Change::TopicDeleted(topic) => self.remove(topic),
             Change::Feature { name, level } => drop(self.features.insert(name.clone(), *level)),
+            Change::Configs { resource, configs } if configs.is_empty() => {
+                drop(self.configs.remove(resource))
+            }
+            Change::Configs { resource, configs } => {
+                drop(self.configs.insert(resource.clone(), configs.clone()));
+            }
             Change::ProducerIds { .. } => {}
         }
     }

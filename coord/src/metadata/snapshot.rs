@@ -1,7 +1,7 @@
 //! The whole metadata as bytes, so that the log before it can go.
 //!
 //! ```text
-//! version i16 | cluster id | applied u64 | next producer id i64 | brokers | topics | features | tagged fields
+//! version i16 | cluster id | applied u64 | next producer id i64 | brokers | topics | features | configs | tagged fields
 //! ```
 //! Maps are written in key order: equal states give equal bytes. The file around it carries the checksum (the Raft
 //! log's), so what is read here is checked for meaning only.
@@ -13,11 +13,13 @@ use engine::ids::{LeaderEpoch, TopicId};
 
 use super::command::{read_listener, read_map, read_nodes, write_listener, write_map, write_nodes};
 use super::image::{Broker, Image, NodeId, Partition, Topic};
+use super::resource::ConfigResource;
 use super::{Change, Metadata};
 use crate::producer_ids::Allocator;
 use crate::wire::{Error, Reader, Result, Writer};
 
-const VERSION: i16 = 0;
+/// Version 0 had no configs but the topics'.
+const VERSION: i16 = 1;
 
 /// The kind that an unsupported version is reported under: snapshots have no number among the commands.
 const KIND: i16 = -1;
@@ -35,6 +37,10 @@ impl Metadata {
             w.string(name);
             w.i16(*level);
         });
+        w.vec(self.image.all_configs(), |w, (resource, configs)| {
+            resource.write(w);
+            write_map(w, configs);
+        });
         w.no_tagged();
         w.into_bytes()
     }
@@ -42,7 +48,7 @@ impl Metadata {
     pub fn decode(bytes: &[u8]) -> Result<Metadata> {
         let mut r = Reader::new(bytes);
         let version = r.i16()?;
-        if version != VERSION {
+        if !(0..=VERSION).contains(&version) {
             return Err(Error::Unsupported { kind: KIND, version });
         }
         let mut image = Image::new(r.string()?);
@@ -62,6 +68,14 @@ impl Metadata {
         }
         for (name, level) in r.vec(|r| Ok((r.string()?, r.i16()?)))? {
             image.absorb(&Change::Feature { name, level });
+        }
+        if version > 0 {
+            for (resource, configs) in r.vec(|r| Ok((ConfigResource::read(r)?, read_map(r)?)))? {
+                if image.configs(&resource).is_some() || configs.is_empty() {
+                    return Err(Error::Value);
+                }
+                image.absorb(&Change::Configs { resource, configs: Arc::new(configs) });
+            }
         }
         r.no_tagged()?;
         r.end()?;

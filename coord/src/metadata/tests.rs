@@ -50,7 +50,7 @@ impl Random {
         let known = metadata.image().broker(node);
         let epoch = known.map_or(0, |broker| broker.epoch) + i64::from(self.below(4) == 0);
         let incarnation = [u8::try_from(self.below(2)).expect("small"); 16];
-        match self.below(14) {
+        match self.below(15) {
             0 => Command::RegisterBroker {
                 node,
                 storage: [0; 16],
@@ -82,6 +82,14 @@ impl Random {
                 changes: vec![("retention.ms".to_owned(), (self.below(2) == 0).then(|| "9".to_owned()))],
             },
             10 => Command::AllocateProducerIds { node, count: u32::try_from(self.below(3)).expect("small") },
+            14 => Command::SetConfigs {
+                resource: match self.below(3) {
+                    0 => ConfigResource::Brokers,
+                    1 => ConfigResource::Broker(node),
+                    _ => ConfigResource::Group(format!("g{}", self.small())),
+                },
+                changes: vec![("a.key".to_owned(), (self.below(2) == 0).then(|| "9".to_owned()))],
+            },
             11 => self.alter_partition(metadata, node, epoch),
             12 => Command::ResignLeadership {
                 node,
@@ -433,10 +441,10 @@ fn a_later_releases_tags_are_skipped_and_its_kinds_refused() {
     assert_eq!(Command::decode(&tagged), Ok(Command::DeleteTopic { id: TopicId([3; 16]) }));
     assert_eq!(Command::decode(&[0, 99, 0, 0, 0]), Err(wire::Error::Unsupported { kind: 99, version: 0 }));
     assert_eq!(Command::decode(&[0, 6, 0, 1, 0]), Err(wire::Error::Unsupported { kind: 6, version: 1 }));
-    assert_eq!(Metadata::decode(&[0, 1]), Err(wire::Error::Unsupported { kind: -1, version: 1 }));
+    assert_eq!(Metadata::decode(&[0, 2]), Err(wire::Error::Unsupported { kind: -1, version: 2 }));
 }
 
-/// The bytes of version 0, for ever: what an earlier release wrote is what a later one reads.
+/// Bytes for ever: what an earlier release wrote is what a later one reads.
 #[test]
 fn golden_bytes() {
     let bytes = create(1, "t", &[&[0]]).encode();
@@ -446,10 +454,26 @@ fn golden_bytes() {
     assert_eq!(bytes, expect);
     let allocate = Command::AllocateProducerIds { node: NodeId(2), count: 1000 }.encode();
     assert_eq!(allocate, [0, 9, 0, 0, 0, 0, 0, 2, 0xe8, 0x07, 0]);
-    assert_eq!(
-        Metadata::new("c".to_owned()).encode(),
-        [0, 0, 2, b'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0]
-    );
+    let changes = vec![("k".to_owned(), Some("v".to_owned())), ("l".to_owned(), None)];
+    let group = Command::SetConfigs { resource: ConfigResource::Group("g".to_owned()), changes }.encode();
+    assert_eq!(group, [0, 14, 0, 0, 32, 2, b'g', 3, 2, b'k', 2, b'v', 2, b'l', 0, 0]);
+    let broker = Command::SetConfigs { resource: ConfigResource::Broker(NodeId(2)), changes: Vec::new() };
+    assert_eq!(broker.encode(), [0, 14, 0, 0, 4, 0, 0, 0, 2, 1, 0]);
+    let brokers = Command::SetConfigs { resource: ConfigResource::Brokers, changes: Vec::new() }.encode();
+    assert_eq!(brokers, [0, 14, 0, 0, 5, 1, 0]);
+    let mut metadata = Metadata::new("c".to_owned());
+    let empty = [0, 1, 2, b'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0];
+    assert_eq!(metadata.encode(), empty);
+    let version_0 = [0, 0, 2, b'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0];
+    assert_eq!(Metadata::decode(&version_0), Ok(metadata.clone()));
+    must(&mut metadata, &Command::decode(&group).expect("it is a command"));
+    let with_configs = [
+        &[0, 1, 2, b'c', 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2][..],
+        &[32, 2, b'g', 2, 2, b'k', 2, b'v', 0],
+    ]
+    .concat();
+    assert_eq!(metadata.encode(), with_configs);
+    assert_eq!(Metadata::decode(&with_configs), Ok(metadata));
 }
 
 #[test]

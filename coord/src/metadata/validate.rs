@@ -8,7 +8,9 @@ mod create;
 mod delete;
 mod grow;
 
-pub use configs::{ConfigOp, Operation, plan_alter_configs, plan_incremental_alter_configs};
+pub use configs::{
+    BROKER, ConfigOp, GROUP, Operation, Rules, TOPIC, plan_alter_configs, plan_incremental_alter_configs,
+};
 pub use create::{NewTopic, PlannedTopic, plan_create_topics};
 pub use delete::{DeleteTopic, plan_delete_topics};
 pub use grow::{MorePartitions, PlannedPartitions, plan_create_partitions};

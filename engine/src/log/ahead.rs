@@ -23,7 +23,7 @@ pub(super) fn start(shared: &Rc<Shared>, flush_bytes: u64) {
         if state.failure.is_some() || state.closed {
             return;
         }
-        let synced = matches!(shared.config.borrow().durability, Durability::Fsync);
+        let synced = shared.config.borrow().durability == Durability::Fsync;
         let active = state.active();
         if active.zeroing || active.sealing {
             return;
@@ -42,10 +42,11 @@ pub(super) fn start(shared: &Rc<Shared>, flush_bytes: u64) {
 
 async fn write(shared: Rc<Shared>, base: Offset, range: Range<u64>) {
     let _guard = PanicPoisons(&shared);
+    let synced = shared.config.borrow().durability == Durability::Fsync;
     let bytes = range.end - range.start;
     let file = shared.state.borrow_mut().segment(base).map(|segment| segment.file.clone());
     let written = match file {
-        Some(file) => file.write_at(zeros(bytes), range.start, media_sync(&shared)).await,
+        Some(file) => file.write_at(zeros(bytes), range.start, media_sync(&shared, synced)).await,
         None => Ok(()),
     };
     if let Some(segment) = shared.state.borrow_mut().segment(base) {

@@ -10,8 +10,8 @@ use super::admit::{self, Admitted};
 use super::flush::{Forming, Ready, freeze};
 use super::grow::{grow, grow_ahead, roll, unmade, wants_growth};
 use super::{
-    AppendError, AppendKind, Appended, Durability, PanicPoisons, Shared, State, ahead, seal, spawn_at_work,
-    wait_for,
+    AppendError, AppendKind, Appended, Durability, PanicPoisons, Poisoned, Shared, State, ahead, seal,
+    spawn_at_work, wait_for,
 };
 use crate::batch::{Batch, HEADER_BYTES};
 use crate::cache::{Run, Spot};
@@ -301,12 +301,14 @@ pub(super) fn kick(shared: &Rc<Shared>) {
 async fn flush_all(shared: Rc<Shared>) {
     let _guard = PanicPoisons(&shared);
     while let Some(ready) = next_flush(&shared) {
-        if let Err(error) = write(&shared, &ready).await {
-            shared.state.borrow_mut().flushing = false;
-            shared.poison(format!("writing {} failed: {error}", shared.dir.display()));
-            return;
+        match write(&shared, &ready).await {
+            Ok(synced) => flushed(&shared, &ready, synced),
+            Err(error) => {
+                shared.state.borrow_mut().flushing = false;
+                shared.poison(format!("writing {} failed: {error}", shared.dir.display()));
+                return;
+            }
         }
-        flushed(&shared, &ready);
     }
 }
 
@@ -320,23 +322,30 @@ fn next_flush(shared: &Shared) -> Option<Ready> {
     next
 }
 
-async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<()> {
+/// Says whether it is on stable media now, with all that came before it. The durability may change at any time: what
+/// counts is the one when the write began.
+async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<bool> {
     if let Some(before) = &ready.sync_before {
         before.sync_data().await?;
+    }
+    let fsync = shared.config.borrow().durability == Durability::Fsync;
+    if fsync && shared.state.borrow().unsynced_messages > 0 {
+        // It was `write` until now: nothing counts as flushed before what lies in front of it is.
+        seal::sync(shared).await.map_err(|Poisoned(why)| std::io::Error::other(why))?;
     }
     let bytes = ready.bytes() as u64;
     ahead::cleared(shared, ready.segment, ready.start + bytes).await;
     let zeros = {
         let mut state = shared.state.borrow_mut();
         state.last_flush_bytes = ready.bytes();
-        let Some(segment) = state.segment(ready.segment) else { return Ok(()) };
+        let Some(segment) = state.segment(ready.segment) else { return Ok(fsync) };
         space::zeros_ahead(ready.start, ready.start + bytes, segment.written, segment.allocated)
     };
     let mut slices = ready.slices.clone();
     if zeros > 0 {
         slices.push(rt::zeros(zeros as usize));
     }
-    ready.file.write_at(slices, ready.start, media_sync(shared)).await?;
+    ready.file.write_at(slices, ready.start, media_sync(shared, fsync)).await?;
     let mut state = shared.state.borrow_mut();
     if let Some(segment) = state.segment(ready.segment) {
         segment.written = segment.written.max(ready.start + bytes + zeros);
@@ -346,26 +355,22 @@ async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<()> {
         counters.flushed_bytes += bytes;
         counters.zeros_ahead_bytes += zeros;
     });
-    Ok(())
+    Ok(fsync)
 }
 
 /// Whether a write must be on stable media before it counts.
-pub(super) fn media_sync(shared: &Shared) -> Sync {
-    match shared.config.borrow().durability {
-        Durability::Fsync if !shared.faults.skip_flush => Sync::Data,
-        Durability::Fsync | Durability::Write { .. } => Sync::None,
-    }
+pub(super) fn media_sync(shared: &Shared, fsync: bool) -> Sync {
+    if fsync && !shared.faults.skip_flush { Sync::Data } else { Sync::None }
 }
 
 /// The disk has it: the durable end moves, waiters wake, and what a finished segment was waiting for starts.
-fn flushed(shared: &Rc<Shared>, ready: &Ready) {
+fn flushed(shared: &Rc<Shared>, ready: &Ready, synced: bool) {
     let (finished, grow_next) = {
         let mut state = shared.state.borrow_mut();
         let state = &mut *state;
         assert!(ready.end_offset > state.durable_end);
         state.durable_end = ready.end_offset;
-        let fsync = matches!(shared.config.borrow().durability, Durability::Fsync);
-        if fsync && state.unsynced_messages == 0 {
+        if synced && state.unsynced_messages == 0 {
             state.synced_end = ready.end_offset;
         } else {
             state.unsynced_messages += ready.batches;

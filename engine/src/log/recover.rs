@@ -103,6 +103,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         last_flush_bytes: 0,
         unsynced_messages: 0,
         sync_timer: false,
+        durabilities: 0,
         failure: None,
         closed: false,
     };

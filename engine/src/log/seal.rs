@@ -127,7 +127,7 @@ async fn complete(file: &File, length: u64, crcs: &ChunkCrcs) -> io::Result<Vec<
 pub(super) fn sync_later(shared: &Rc<Shared>) {
     let durability = shared.config.borrow().durability;
     let Durability::Write { flush_messages, flush_ms } = durability else { return };
-    let wait = {
+    let (wait, durabilities) = {
         let mut state = shared.state.borrow_mut();
         if state.unsynced_messages == 0 || state.sync_timer {
             return;
@@ -137,16 +137,37 @@ pub(super) fn sync_later(shared: &Rc<Shared>) {
             return;
         }
         state.sync_timer = true;
-        if full { Duration::ZERO } else { Duration::from_millis(flush_ms) }
+        (if full { Duration::ZERO } else { Duration::from_millis(flush_ms) }, state.durabilities)
     };
     let shared = shared.clone();
     let core = shared.core.clone();
     drop(core.spawn(Class::Background, async move {
         shared.core.sleep(wait).await;
-        shared.state.borrow_mut().sync_timer = false;
+        {
+            let mut state = shared.state.borrow_mut();
+            if state.durabilities != durabilities {
+                return;
+            }
+            state.sync_timer = false;
+        }
         // A failure poisoned the log, which is all there is to do about it.
         let _ = sync(&shared).await;
     }));
+}
+
+/// What was acknowledged under another durability, or waits for an earlier bound, is flushed now; bounds count anew.
+pub(super) fn durability_changed(shared: &Rc<Shared>) {
+    {
+        let mut state = shared.state.borrow_mut();
+        state.durabilities = state.durabilities.wrapping_add(1);
+        state.sync_timer = false;
+        if state.unsynced_messages == 0 {
+            return;
+        }
+    }
+    let changed = shared.clone();
+    // A failure poisoned the log, which is all there is to do about it.
+    spawn_at_work(shared, Class::Background, async move { drop(sync(&changed).await) });
 }
 
 /// Puts everything that was written onto stable media.

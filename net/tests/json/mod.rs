@@ -6,6 +6,8 @@ use net::messages;
 use net::wire::{Decode, Error, Reader};
 use serde_json::{Map, Value, json};
 
+#[path = "33_alter_configs.rs"]
+mod alter_configs;
 #[path = "18_api_versions.rs"]
 mod api_versions;
 #[path = "assignment.rs"]
@@ -129,6 +131,9 @@ pub fn request(key: ApiKey, version: i16, body: &[u8]) -> Option<Result<Value, E
         ApiKey::DescribeConfigs => {
             messages::describe_configs::DescribeConfigsRequest::decode(r, version).map(|m| m.view(version))
         }
+        ApiKey::AlterConfigs => {
+            messages::alter_configs::AlterConfigsRequest::decode(r, version).map(|m| m.view(version))
+        }
         ApiKey::CreatePartitions => {
             messages::create_partitions::CreatePartitionsRequest::decode(r, version).map(|m| m.view(version))
         }
@@ -222,6 +227,9 @@ pub fn response(key: ApiKey, version: i16, body: &[u8]) -> Option<Result<Value, 
         }
         ApiKey::DescribeConfigs => {
             messages::describe_configs::DescribeConfigsResponse::decode(r, version).map(|m| m.view(version))
+        }
+        ApiKey::AlterConfigs => {
+            messages::alter_configs::AlterConfigsResponse::decode(r, version).map(|m| m.view(version))
         }
         ApiKey::CreatePartitions => {
             messages::create_partitions::CreatePartitionsResponse::decode(r, version).map(|m| m.view(version))

@@ -1,16 +1,23 @@
-//! AlterConfigs and IncrementalAlterConfigs of topics. Brokers' own configs are not dynamic: their file holds them.
+//! AlterConfigs and IncrementalAlterConfigs of topics, brokers and groups: all that is asked of one resource, or nothing.
 
 use std::collections::BTreeMap;
 
 use super::super::command::Command;
 use super::super::config::{self, Defaults, Type};
-use super::super::image::{Image, Topic};
-use super::super::topic_name;
+use super::super::image::{Image, NodeId, Topic};
+use super::super::resource::ConfigResource;
+use super::super::{broker_config, group_config, topic_name};
 use super::repeated;
 use crate::error_code::{ErrorCode, Refusal};
+use crate::group::Settings;
 
 /// Kafka's bound on a value that APPEND made.
 const VALUE_CHARS_MAX: usize = i16::MAX as usize;
+
+/// Resource types, as on the wire.
+pub const TOPIC: i8 = 2;
+pub const BROKER: i8 = 4;
+pub const GROUP: i8 = 32;
 
 /// What IncrementalAlterConfigs does to one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +39,15 @@ impl Operation {
             _ => return None,
         })
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Set => "SET",
+            Operation::Delete => "DELETE",
+            Operation::Append => "APPEND",
+            Operation::Subtract => "SUBTRACT",
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,113 +58,197 @@ pub struct ConfigOp<'a> {
     pub value: Option<&'a str>,
 }
 
-/// Plans IncrementalAlterConfigs for one topic: all of its operations or none. `Ok(None)` changes nothing.
+/// What a plan is made against.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    pub image: &'a Image,
+    /// Of this broker, with what was changed while it ran.
+    pub defaults: &'a Defaults,
+    /// The broker that was asked.
+    pub node: NodeId,
+    pub groups: &'a Settings,
+}
+
+/// Plans IncrementalAlterConfigs of one resource: all of its operations or none. `Ok(None)` changes nothing.
 pub fn plan_incremental_alter_configs(
-    image: &Image,
-    defaults: &Defaults,
-    topic: &str,
+    rules: Rules<'_>,
+    resource_type: i8,
+    resource_name: &str,
     ops: &[ConfigOp<'_>],
 ) -> Result<Option<Command>, Refusal> {
-    let topic = find(image, topic)?;
-    if let Some(name) = repeated(ops.iter().map(|op| op.name)).first() {
-        return Err(invalid(format!("Error due to duplicate config keys: {name}")));
-    }
-    let mut after = topic.configs.clone();
+    check_unique(ops.iter().map(|op| op.name))?;
+    let target = Target::find(rules, resource_type, resource_name)?;
+    let before = target.configs(rules.image);
+    let mut after = before.clone();
     for op in ops {
-        match changed(&after, defaults, op)? {
+        match target.changed(&before, rules.defaults, op)? {
             Some(value) => after.insert(op.name.to_owned(), value),
             None => after.remove(op.name),
         };
     }
-    plan(topic, after)
+    target.plan(rules, &before, &after)
 }
 
-/// Plans AlterConfigs for one topic: what is not listed goes back to its default.
+/// Plans AlterConfigs of one resource: what is not listed goes back to its default.
 pub fn plan_alter_configs(
-    image: &Image,
-    topic: &str,
+    rules: Rules<'_>,
+    resource_type: i8,
+    resource_name: &str,
     configs: &[(&str, Option<&str>)],
 ) -> Result<Option<Command>, Refusal> {
-    let topic = find(image, topic)?;
-    if let Some(name) = repeated(configs.iter().map(|(name, _)| *name)).first() {
-        return Err(invalid(format!("Error due to duplicate config keys: {name}")));
-    }
+    check_unique(configs.iter().map(|(name, _)| *name))?;
+    let target = Target::find(rules, resource_type, resource_name)?;
     let mut after = BTreeMap::new();
     for (name, value) in configs {
         let value = value.ok_or_else(|| null_value(name))?;
         after.insert((*name).to_owned(), value.to_owned());
     }
-    plan(topic, after)
+    target.plan(rules, &target.configs(rules.image), &after)
 }
 
-fn find<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, Refusal> {
-    if name.is_empty() {
-        return Err(invalid("Default topic resources are not allowed.".to_owned()));
-    }
-    if let Err(message) = topic_name::validate(name) {
-        return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
-    }
-    let missing =
-        || Refusal::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."));
-    image.topic(name).map(AsRef::as_ref).ok_or_else(missing)
+/// What is to be altered.
+enum Target<'a> {
+    Topic(&'a Topic),
+    Other(ConfigResource),
 }
 
-/// The value after the operation; `None` is the default.
-fn changed(
-    before: &BTreeMap<String, String>,
-    defaults: &Defaults,
-    op: &ConfigOp<'_>,
-) -> Result<Option<String>, Refusal> {
-    let operation = op.operation.ok_or_else(|| invalid(format!("Unknown operation on {}", op.name)))?;
-    if operation == Operation::Delete {
-        return Ok(None);
+impl<'a> Target<'a> {
+    fn find(rules: Rules<'a>, resource_type: i8, name: &str) -> Result<Target<'a>, Refusal> {
+        match resource_type {
+            TOPIC if name.is_empty() => Err(invalid("Default topic resources are not allowed.")),
+            TOPIC => {
+                topic_name::validate(name)
+                    .map_err(|message| Refusal::new(ErrorCode::InvalidTopicException, message))?;
+                let missing = || {
+                    let message = format!("The topic '{name}' does not exist.");
+                    Refusal::new(ErrorCode::UnknownTopicOrPartition, message)
+                };
+                rules.image.topic(name).map(|topic| Target::Topic(topic)).ok_or_else(missing)
+            }
+            BROKER if name.is_empty() => Ok(Target::Other(ConfigResource::Brokers)),
+            BROKER => match name.parse() {
+                Ok(node) if NodeId(node) == rules.node => {
+                    Ok(Target::Other(ConfigResource::Broker(rules.node)))
+                }
+                Ok(node) => Err(invalid(format!(
+                    "Unexpected broker id, expected {}, but received {node}",
+                    rules.node
+                ))),
+                Err(_) => Err(invalid(format!("Node id must be an integer, but it is: {name}"))),
+            },
+            GROUP if name.is_empty() => Err(invalid("Default group resources are not allowed.")),
+            GROUP => Ok(Target::Other(ConfigResource::Group(name.to_owned()))),
+            other => Err(invalid(format!("Unknown resource type {other}"))),
+        }
     }
-    let value = op.value.ok_or_else(|| null_value(op.name))?;
-    if operation == Operation::Set {
-        return Ok(Some(value.to_owned()));
+
+    /// What is set.
+    fn configs(&self, image: &Image) -> BTreeMap<String, String> {
+        match self {
+            Target::Topic(topic) => topic.configs.clone(),
+            Target::Other(resource) => {
+                image.configs(resource).map_or_else(BTreeMap::new, |set| (**set).clone())
+            }
+        }
     }
-    let key = config::find(op.name).filter(|key| key.kind == Type::List).ok_or_else(|| {
-        let message = format!("Can't {operation:?} to key {} because its type is not LIST.", op.name);
-        Refusal::new(ErrorCode::InvalidConfig, message)
-    })?;
-    let base = before.get(op.name).map_or_else(|| defaults.get(key), String::as_str);
+
+    /// The value after the operation; `None` is the default.
+    fn changed(
+        &self,
+        before: &BTreeMap<String, String>,
+        defaults: &Defaults,
+        op: &ConfigOp<'_>,
+    ) -> Result<Option<String>, Refusal> {
+        let operation = op.operation.ok_or_else(|| invalid(format!("Unknown operation on {}", op.name)))?;
+        if operation == Operation::Delete {
+            return Ok(None);
+        }
+        let value = op.value.ok_or_else(|| null_value(op.name))?;
+        if operation == Operation::Set {
+            return Ok(Some(value.to_owned()));
+        }
+        let key = match self {
+            Target::Topic(_) => config::find(op.name),
+            Target::Other(ConfigResource::Brokers | ConfigResource::Broker(_)) => {
+                broker_config::find(op.name)
+            }
+            // None of a group's is a list.
+            Target::Other(ConfigResource::Group(_)) => None,
+        };
+        let key = key.filter(|key| key.kind == Type::List).ok_or_else(|| {
+            let how = operation.name();
+            refuse(format!("Can't {how} to key {} because its type is not LIST.", op.name))
+        })?;
+        let base = before.get(op.name).map_or_else(|| defaults.get(key), String::as_str);
+        let joined = spliced(base, operation, value);
+        if joined.len() > VALUE_CHARS_MAX {
+            return Err(refuse(format!("The value of {} cannot be longer than {VALUE_CHARS_MAX}.", op.name)));
+        }
+        Ok(Some(joined))
+    }
+
+    /// The difference between what is set and what shall be. Only new values are checked, so that a value which an
+    /// earlier release accepted does not stand in the way.
+    fn plan(
+        &self,
+        rules: Rules<'_>,
+        before: &BTreeMap<String, String>,
+        after: &BTreeMap<String, String>,
+    ) -> Result<Option<Command>, Refusal> {
+        let new = after.iter().filter(|(name, value)| before.get(*name) != Some(*value));
+        let changed: Vec<(&str, &str)> = new.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        match self {
+            Target::Topic(_) => {
+                changed.iter().try_for_each(|(name, value)| config::validate_one(name, value))?;
+                config::validate_together(after)?;
+            }
+            Target::Other(ConfigResource::Group(_)) => group_config::validate(&changed, after, rules.groups)?,
+            Target::Other(ConfigResource::Brokers | ConfigResource::Broker(_)) => {
+                broker_config::validate(&changed, after)?;
+            }
+        }
+        let mut changes: Vec<(String, Option<String>)> =
+            changed.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect();
+        let gone = before.keys().filter(|name| !after.contains_key(*name));
+        changes.extend(gone.map(|name| (name.clone(), None)));
+        Ok((!changes.is_empty()).then(|| match self {
+            Target::Topic(topic) => Command::SetTopicConfigs { id: topic.id, changes },
+            Target::Other(resource) => Command::SetConfigs { resource: resource.clone(), changes },
+        }))
+    }
+}
+
+/// A list with elements added or taken away.
+fn spliced(base: &str, operation: Operation, value: &str) -> String {
     let mut list: Vec<&str> = config::elements(base).collect();
     for element in config::elements(value) {
-        match operation {
-            Operation::Append if !list.contains(&element) => list.push(element),
-            Operation::Subtract => list.retain(|present| *present != element),
-            Operation::Append | Operation::Set | Operation::Delete => {}
+        if operation == Operation::Subtract {
+            list.retain(|present| *present != element);
+        } else if !list.contains(&element) {
+            list.push(element);
         }
     }
-    let joined = list.join(",");
-    if joined.len() > VALUE_CHARS_MAX {
-        let message = format!("The value of {} cannot be longer than {VALUE_CHARS_MAX}.", op.name);
-        return Err(Refusal::new(ErrorCode::InvalidConfig, message));
-    }
-    Ok(Some(joined))
+    list.join(",")
 }
 
-/// The difference between the topic's configs and those after; only new values are checked, so that a value which an
-/// earlier release accepted does not stand in the way.
-fn plan(topic: &Topic, after: BTreeMap<String, String>) -> Result<Option<Command>, Refusal> {
-    let mut changes = Vec::new();
-    for (name, value) in &after {
-        if topic.configs.get(name) != Some(value) {
-            config::validate_one(name, value)?;
-            changes.push((name.clone(), Some(value.clone())));
-        }
+fn check_unique<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
+    match repeated(names).first() {
+        Some(name) => Err(invalid(format!("Error due to duplicate config keys: {name}"))),
+        None => Ok(()),
     }
-    changes.extend(
-        topic.configs.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), None)),
-    );
-    config::validate_together(&after)?;
-    Ok((!changes.is_empty()).then_some(Command::SetTopicConfigs { id: topic.id, changes }))
 }
 
 fn null_value(name: &str) -> Refusal {
     invalid(format!("Null value not supported for : {name}"))
 }
 
-fn invalid(message: String) -> Refusal {
+fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, message)
 }
+
+fn refuse(message: String) -> Refusal {
+    Refusal::new(ErrorCode::InvalidConfig, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::*;
 use crate::metadata::config::{DURABILITY, Defaults, TOPIC_CONFIGS};
 
 /// Brokers 0 to 2 are active, 3 is fenced; topics "have" (3 partitions, 2 replicas) and "a.b".
-fn cluster() -> Metadata {
+pub(super) fn cluster() -> Metadata {
     let mut metadata = Metadata::new("cluster".to_owned());
     for node in 0..4 {
         let command = register(node);
@@ -50,7 +50,7 @@ fn register(node: i32) -> Command {
     }
 }
 
-fn run(metadata: &mut Metadata, command: Command) {
+pub(super) fn run(metadata: &mut Metadata, command: Command) {
     let index = metadata.applied_index() + 1;
     let applied = metadata.apply(index, &command);
     assert_eq!(applied.refused, None, "{command:?}");
@@ -78,7 +78,7 @@ fn assigned<'a>(name: &'a str, assignments: &[(i32, &[i32])]) -> NewTopic<'a> {
     NewTopic { assignments, ..topic(name, -1, -1) }
 }
 
-fn code_and_text(refusal: Option<&Refusal>) -> (i16, &str) {
+pub(super) fn code_and_text(refusal: Option<&Refusal>) -> (i16, &str) {
     refusal.map_or((0, ""), |refusal| (refusal.code.as_i16(), refusal.message.as_str()))
 }
 
@@ -418,54 +418,4 @@ fn delete_topics_answers_as_kafka_does() {
         let codes: Vec<i16> = plans.iter().map(|plan| code_and_text(plan.as_ref().err()).0).collect();
         assert_eq!(codes, expect, "{asked:?}");
     }
-}
-
-#[test]
-fn incremental_changes_are_atomic_and_lists_grow_from_the_default() {
-    let metadata = cluster();
-    let op = |name, operation, value| ConfigOp { name, operation: Some(operation), value };
-    use Operation::{Append, Delete, Set, Subtract};
-    /// Operations, the code, and the changes as key=value or key.
-    type Case<'a> = (Vec<ConfigOp<'a>>, i16, &'a [&'a str]);
-    let cases: Vec<Case<'_>> = vec![
-        (vec![op("segment.ms", Set, Some("5"))], 0, &["segment.ms=5"]),
-        (vec![op("retention.ms", Set, Some("5"))], 0, &[]),
-        (vec![op("retention.ms", Delete, None)], 0, &["retention.ms"]),
-        (vec![op("no.such", Delete, None)], 0, &[]),
-        (vec![op("no.such", Set, Some("1"))], 40, &[]),
-        (vec![op("segment.ms", Set, Some("5")), op("segment.ms", Delete, None)], 42, &[]),
-        (vec![op("segment.ms", Set, None)], 42, &[]),
-        (vec![ConfigOp { name: "segment.ms", operation: None, value: Some("1") }], 42, &[]),
-        (vec![op("segment.ms", Append, Some("1"))], 40, &[]),
-        (vec![op("cleanup.policy", Append, Some("delete"))], 0, &["cleanup.policy=delete"]),
-        (vec![op("cleanup.policy", Append, Some("compact"))], 0, &["cleanup.policy=delete,compact"]),
-        (vec![op("cleanup.policy", Subtract, Some("delete"))], 0, &["cleanup.policy="]),
-        (vec![op("segment.ms", Set, Some("5")), op("segment.bytes", Set, Some("5"))], 40, &[]),
-    ];
-    for (ops, code, expect) in cases {
-        let plan = plan_incremental_alter_configs(metadata.image(), &Defaults::default(), "have", &ops);
-        assert_eq!(code_and_text(plan.as_ref().err()).0, code, "{ops:?}");
-        let show = |(key, value): &(String, Option<String>)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        };
-        let changes = match plan {
-            Ok(Some(Command::SetTopicConfigs { changes, .. })) => changes.iter().map(show).collect(),
-            _ => Vec::new(),
-        };
-        assert_eq!(changes, expect, "{ops:?}");
-    }
-    for (name, code) in [("", 42), ("none", 3), ("a b", 17)] {
-        let plan = plan_incremental_alter_configs(metadata.image(), &Defaults::default(), name, &[]);
-        assert_eq!(code_and_text(plan.as_ref().err()).0, code, "{name}");
-    }
-}
-
-#[test]
-fn alter_configs_replaces_the_whole_set() {
-    let metadata = cluster();
-    let plan = plan_alter_configs(metadata.image(), "have", &[("segment.ms", Some("5"))]);
-    let changes = vec![("segment.ms".to_owned(), Some("5".to_owned())), ("retention.ms".to_owned(), None)];
-    assert_eq!(plan, Ok(Some(Command::SetTopicConfigs { id: TopicId([7; 16]), changes })));
-    assert_eq!(plan_alter_configs(metadata.image(), "have", &[("retention.ms", Some("5"))]), Ok(None));
 }

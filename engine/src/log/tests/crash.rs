@@ -353,3 +353,46 @@ fn zeros_written_ahead_never_cover_what_was_appended() {
     let faults = Faults { racing_zeros: true, ..Faults::default() };
     is_caught(Setup { faults, ..setup(CrashPlan::STRICT) }, 200);
 }
+
+#[test]
+fn a_durability_that_changes_under_a_log_counts_from_then_on() {
+    let write = |flush_ms| Durability::Write { flush_messages: 0, flush_ms };
+    // What was, what comes, and whether an append after the change must bring what came before it onto the media.
+    for (before, after, flushed_by) in [
+        (write(0), Durability::Fsync, "an append"),
+        (write(86_400_000), write(5), "time"),
+        (write(0), write(5), "time"),
+    ] {
+        let sim = Sim::new(7, SimConfig { memory_bytes: 16 << 20, ..SimConfig::default() });
+        let ended = sim.run(move |core| async move {
+            let setup =
+                Setup { durability: before, segment_bytes: 1 << 20, ..Setup::fsync(CrashPlan::STRICT) };
+            let (folder, _lock) = Folder::open(&core, Path::new("/data/broker"), 1).await.expect("opens");
+            let store = Store::with_faults(&core, Arc::new(folder), Limits::default(), Faults::default());
+            let log = store.open_log(partition(&setup, 1)).await.expect("opens");
+            for n in 0..8 {
+                let appended = log.append(produced(&value(9_000, 1, 0, n)), AppendKind::Client).await;
+                log.committed(appended.expect("appends").last_offset).await.expect("commits");
+                if n == 3 {
+                    log.set_config(LogConfig { durability: after, ..log.config() });
+                }
+            }
+            if flushed_by == "time" {
+                core.sleep(std::time::Duration::from_millis(100)).await;
+            }
+            std::mem::forget(_lock);
+        });
+        ended.expect("the life runs to its end");
+        let disk = sim.crash(CrashPlan::STRICT);
+        let sim = Sim::with_disk(8, SimConfig { memory_bytes: 16 << 20, ..SimConfig::default() }, disk);
+        let ended = sim.run(move |core| async move {
+            let (folder, _lock) = Folder::open(&core, Path::new("/data/broker"), 1).await.expect("opens");
+            let store = Store::with_faults(&core, Arc::new(folder), Limits::default(), Faults::default());
+            let setup =
+                Setup { durability: after, segment_bytes: 1 << 20, ..Setup::fsync(CrashPlan::STRICT) };
+            let log = store.open_log(partition(&setup, 2)).await.expect("opens");
+            assert_eq!(log.log_end_offset(), Offset(8), "{before:?} to {after:?}");
+        });
+        ended.expect("the life runs to its end");
+    }
+}
