@@ -2,10 +2,13 @@
 //!
 //! A tail is read without the disk and without a copy. What goes is the oldest buffer of the core, whichever log it
 //! belongs to. The budget counts whole buffers, filled or not.
+//!
+//! A flush begins with a copy of the block that the one before it ended in. Where all batches of the one before begin in that
+//! block, the later buffer has them all and takes its place: otherwise a log of small flushes would keep a block for each.
 
 use crate::ids::Offset;
 use rt::Slice;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -19,7 +22,8 @@ pub struct Spot {
     pub bytes: u32,
 }
 
-/// One flush that stays in memory: consecutive file bytes of one segment and the batches that begin in it.
+/// One flush that stays in memory: consecutive file bytes of one segment and the batches that begin in it; also those of
+/// the flush whose last block it begins with a copy of, when it took that one's place.
 pub struct Run {
     pub segment: Offset,
     /// Position of the first byte of the first chunk; block aligned.
@@ -27,13 +31,37 @@ pub struct Run {
     pub chunks: Vec<Slice>,
     pub spots: Vec<Spot>,
     bytes: usize,
+    /// Where it is counted while it is kept.
+    kept: Rc<Kept>,
+}
+
+/// Runs that are kept, of all logs of a core.
+#[derive(Default)]
+struct Kept {
+    runs: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let kept = &self.kept;
+        kept.runs.set(kept.runs.get() - 1);
+        kept.bytes.set(kept.bytes.get() - self.bytes);
+    }
 }
 
 impl Run {
     pub fn new(segment: Offset, start: u64, chunks: Vec<Slice>, spots: Vec<Spot>) -> Run {
         let bytes = chunks.iter().map(|chunk| chunk.len()).sum();
         assert!(!spots.is_empty());
-        Run { segment, start, chunks, spots, bytes }
+        // Until `Tails::keep` takes it up it counts for itself.
+        let kept = Kept { runs: Cell::new(1), bytes: Cell::new(bytes) };
+        Run { segment, start, chunks, spots, bytes, kept: Rc::new(kept) }
+    }
+
+    /// Whether this one's bytes begin with all of the other's batches.
+    fn holds_all_of(&self, other: &Run) -> bool {
+        self.segment == other.segment && other.spots.first().is_some_and(|spot| spot.pos >= self.start)
     }
 
     /// Adds references to the bytes at `pos..pos + bytes` of the file to `out`.
@@ -141,29 +169,42 @@ impl Tail {
     }
 }
 
+/// So many places of runs that are gone are not worth a walk.
+const GONE_SPARE: usize = 64;
+
 /// The tails of one core under one budget.
 #[derive(Clone)]
 pub struct Tails(Rc<RefCell<Budget>>);
 
 struct Budget {
     bytes_max: usize,
-    used: usize,
-    /// In order of arrival: whose run it is, and the run.
-    order: VecDeque<(Weak<Tail>, Weak<Run>, usize)>,
+    kept: Rc<Kept>,
+    /// In order of arrival: whose run it is, and the run, which may be gone already.
+    order: VecDeque<(Weak<Tail>, Weak<Run>)>,
 }
 
 impl Tails {
     pub fn new(bytes_max: usize) -> Tails {
-        Tails(Rc::new(RefCell::new(Budget { bytes_max, used: 0, order: VecDeque::new() })))
+        Tails(Rc::new(RefCell::new(Budget { bytes_max, kept: Rc::default(), order: VecDeque::new() })))
     }
 
-    pub fn keep(&self, tail: &Rc<Tail>, run: Run) {
-        let run = Rc::new(run);
+    pub fn keep(&self, tail: &Rc<Tail>, mut run: Run) {
         let mut budget = self.0.borrow_mut();
-        budget.used += run.bytes;
-        budget.order.push_back((Rc::downgrade(tail), Rc::downgrade(&run), run.bytes));
-        tail.0.borrow_mut().push_back(run);
-        while budget.used > budget.bytes_max && budget.drop_oldest() > 0 {}
+        let mut runs = tail.0.borrow_mut();
+        let is_held = runs.back().is_some_and(|before| run.holds_all_of(before));
+        if is_held && let Some(before) = runs.pop_back() {
+            run.spots.splice(..0, before.spots.iter().copied());
+        }
+        let kept = &budget.kept;
+        kept.runs.set(kept.runs.get() + 1);
+        kept.bytes.set(kept.bytes.get() + run.bytes);
+        run.kept = kept.clone();
+        let run = Rc::new(run);
+        budget.order.push_back((Rc::downgrade(tail), Rc::downgrade(&run)));
+        runs.push_back(run);
+        drop(runs);
+        budget.forget_gone();
+        while budget.kept.bytes.get() > budget.bytes_max && budget.drop_oldest() > 0 {}
     }
 
     /// Gives the oldest buffers back to the arena, about `bytes` of them. False if there was nothing to give.
@@ -181,21 +222,27 @@ impl Tails {
     }
 
     pub fn used(&self) -> usize {
-        self.0.borrow().used
+        self.0.borrow().kept.bytes.get()
     }
 }
 
 impl Budget {
+    /// How many bytes went; none if there is nothing any more.
     fn drop_oldest(&mut self) -> usize {
-        let Some((tail, run, bytes)) = self.order.pop_front() else { return 0 };
-        self.used -= bytes;
-        if let (Some(tail), Some(run)) = (tail.upgrade(), run.upgrade()) {
-            let mut runs = tail.0.borrow_mut();
-            if runs.front().is_some_and(|front| Rc::ptr_eq(front, &run)) {
-                runs.pop_front();
-            }
+        while let Some((tail, run)) = self.order.pop_front() {
+            let (Some(tail), Some(run)) = (tail.upgrade(), run.upgrade()) else { continue };
+            let oldest = tail.0.borrow_mut().pop_front();
+            assert!(oldest.is_some_and(|oldest| Rc::ptr_eq(&oldest, &run)), "a log's runs go in order");
+            return run.bytes;
         }
-        bytes
+        0
+    }
+
+    /// Runs also go with their log, or for a later one: most places in the order are of runs that are there.
+    fn forget_gone(&mut self) {
+        if self.order.len() > 2 * self.kept.runs.get() + GONE_SPARE {
+            self.order.retain(|(_, run)| run.strong_count() > 0);
+        }
     }
 }
 
@@ -249,6 +296,50 @@ mod tests {
         let bytes: Vec<u8> = found.slices.iter().flat_map(|s| s.to_vec()).collect();
         assert_eq!(bytes, (60..70).collect::<Vec<u8>>());
         assert_eq!(tail.available(Offset(13), Offset(22), 1000), Some(50));
+    }
+
+    /// A flush of one batch of ten bytes at `pos`, in blocks of a hundred: a copy of the block so far comes first.
+    fn small(offset: i64, pos: u64) -> Run {
+        let start = pos / 100 * 100;
+        let spot = Spot { base: Offset(offset), last: Offset(offset), pos, bytes: 10 };
+        let bytes: Vec<u8> = (start..pos + 10).map(|at| (at / 10) as u8).collect();
+        Run::new(Offset(0), start, vec![Slice::from(bytes)], vec![spot])
+    }
+
+    #[test]
+    fn small_flushes_of_one_block_take_one_buffer() {
+        let (tails, tail) = (Tails::new(1000), Rc::new(Tail::default()));
+        for offset in 0..500 {
+            tails.keep(&tail, small(offset, offset as u64 * 10));
+        }
+        // Ten batches each; the budget has room for ten blocks, of which the last is full.
+        assert_eq!((tail.0.borrow().len(), tails.used()), (10, 1000));
+        assert!(tails.0.borrow().order.len() <= 2 * 10 + GONE_SPARE + 1);
+        assert!(tail.read(Offset(399), Offset(500), 50, true).is_none());
+        let found = tail.read(Offset(405), Offset(500), 1000, true).expect("in the tail");
+        let bytes: Vec<u8> = found.slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        let expected: Vec<u8> = (405..500u64).flat_map(|batch| [batch as u8; 10]).collect();
+        assert_eq!((bytes, found.next), (expected, Some(Offset(500))));
+    }
+
+    #[test]
+    fn a_flush_with_earlier_blocks_stays() {
+        let (tails, tail) = (Tails::new(1000), Rc::new(Tail::default()));
+        // A batch that begins in one block and ends in the next, where another follows.
+        let spot = Spot { base: Offset(0), last: Offset(0), pos: 0, bytes: 120 };
+        tails.keep(&tail, Run::new(Offset(0), 0, vec![Slice::from(vec![7; 120])], vec![spot]));
+        tails.keep(&tail, small(1, 120));
+        tails.keep(&tail, small(2, 130));
+        assert_eq!((tail.0.borrow().len(), tails.used()), (2, 160));
+        let found = tail.read(Offset(0), Offset(3), 1000, true).expect("in the tail");
+        assert_eq!((found.bytes, found.next), (140, Some(Offset(3))));
+        // A new segment begins where none of the old bytes are.
+        let mut next = small(3, 0);
+        next.segment = Offset(3);
+        tails.keep(&tail, next);
+        assert_eq!(tail.0.borrow().len(), 3);
+        tail.clear();
+        assert_eq!(tails.used(), 0);
     }
 
     #[test]
