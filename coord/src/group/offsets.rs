@@ -2,13 +2,14 @@
 //!
 //! OffsetCommit v2-v10, OffsetFetch v1-v10 (one group at a time), OffsetDelete v0.
 //!
-//! A shard may hold millions, so one takes 40 bytes in a tree of its group: topic and topic id are numbers of the
-//! shard's, and what few commits have (metadata, an expiry of their own) is kept apart. Trees, not hash tables: they
-//! never stop to grow.
+//! A shard may hold millions, so one takes 40 bytes in a list of its group: topic and topic id are numbers of the shard's,
+//! and what few commits have (metadata, an expiry of their own) is kept apart. Sorted lists in pieces and trees, not hash
+//! tables: they never stop to grow.
 
 mod commit;
 mod delete;
 mod fetch;
+mod sorted;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,6 +20,7 @@ use super::interner::Interner;
 use super::pending::Undo;
 use super::records::{OffsetValue, Record};
 use super::{Core, Text};
+use sorted::Sorted;
 
 pub use commit::commit_answer;
 
@@ -47,7 +49,7 @@ struct Extra {
 pub(super) struct OffsetStore {
     topics: Interner<Text>,
     ids: Interner<TopicId>,
-    groups: BTreeMap<Text, BTreeMap<Key, Committed>>,
+    groups: BTreeMap<Text, Sorted<Key, Committed>>,
     count: usize,
 }
 
@@ -87,7 +89,7 @@ impl OffsetStore {
         let from = from.map_or(Bound::Unbounded, |place| Bound::Excluded(place.0));
         let offsets = self.groups.get(group).into_iter();
         offsets
-            .flat_map(move |offsets| offsets.range((from, Bound::Unbounded)))
+            .flat_map(move |offsets| offsets.from(from))
             .map(|(key, committed)| (Place(*key), self.seen(*key, committed)))
     }
 
@@ -95,7 +97,10 @@ impl OffsetStore {
     pub fn of_topic(&self, group: &str, topic: &str) -> impl Iterator<Item = Seen<'_>> {
         let found = self.groups.get(group).zip(self.topics.find(topic)).into_iter();
         found
-            .flat_map(|(offsets, number)| offsets.range((number, i32::MIN)..=(number, i32::MAX)))
+            .flat_map(|(offsets, number)| {
+                let of_topic = offsets.from(Bound::Included((number, i32::MIN)));
+                of_topic.take_while(move |((of, _), _)| *of == number)
+            })
             .map(|(key, committed)| self.seen(*key, committed))
     }
 
