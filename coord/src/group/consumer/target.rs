@@ -1,5 +1,6 @@
 //! The target: which topics there are, whether that has changed, and who shall have what.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -67,14 +68,16 @@ impl ConsumerGroup {
         self.put(core, Record::TargetEpoch { group: self.id.clone(), value });
     }
 
-    /// The assignor that most members ask for, else the broker's first.
+    /// The assignor that most members ask for, of equals the one that the broker has first; else the broker's first.
     pub(super) fn assignor_name<'c>(&'c self, core: &'c Core) -> &'c str {
         let mut votes: BTreeMap<&Text, usize> = BTreeMap::new();
         for name in self.members.values().filter_map(|member| member.value.assignor.as_ref()) {
             *votes.entry(name).or_default() += 1;
         }
-        let best = votes.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(a.0)));
-        let first = core.settings.consumer_assignors.first().map_or("uniform", String::as_str);
+        let ours = &core.settings.consumer_assignors;
+        let place = |name: &str| ours.iter().position(|one| one == name).unwrap_or(ours.len());
+        let best = votes.into_iter().max_by_key(|(name, count)| (*count, Reverse(place(name))));
+        let first = ours.first().map_or("uniform", String::as_str);
         best.map_or(first, |(name, _)| name)
     }
 

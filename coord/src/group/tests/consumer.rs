@@ -244,7 +244,7 @@ fn the_assignor_that_most_ask_for_assigns() {
     let a = w.beat(&Beat::stay("a", 2));
     assert_eq!(told(&a).as_deref(), Some("1:0 1 2:0 1"));
     w.beat(&Beat { assignor: Some("uniform"), ..Beat::stay("a", 2) });
-    assert_eq!(w.described().assignor_name, "range", "of equal votes the first name");
+    assert_eq!(w.described().assignor_name, "uniform", "of equal votes the broker's first");
 }
 
 #[test]
