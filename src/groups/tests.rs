@@ -5,8 +5,14 @@ use std::time::Duration;
 
 use engine::log::Faults;
 use net::api::ApiKey;
+use net::messages::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
 use net::messages::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use net::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+use net::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
 use net::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
 use net::messages::list_groups::{ListGroupsRequest, ListGroupsResponse};
 use net::messages::offset_commit::{
@@ -319,5 +325,45 @@ fn the_topic_is_made_once_with_what_it_must_have_whatever_the_defaults_are() {
         assert_eq!(config.segment_bytes, 100 << 20);
         assert!(!config.deletes);
         assert_eq!(config.durability, engine::log::Durability::Fsync);
+    });
+}
+
+#[test]
+fn a_groups_own_configs_are_told_to_its_members_also_after_kill_9() {
+    let disk = SimDisk::new();
+    let interval = |shard: Rc<Shard>, member: &'static str| async move {
+        let body = ConsumerGroupHeartbeatRequest {
+            group_id: "own".into(),
+            member_id: member.into(),
+            rebalance_timeout_ms: 30_000,
+            subscribed_topic_names: Some(vec![TOPIC.into()]),
+            topic_partitions: Some(Vec::new()),
+            ..Default::default()
+        };
+        let told = ask(&shard, ApiKey::ConsumerGroupHeartbeat, 1, &body).await;
+        let beat: ConsumerGroupHeartbeatResponse = told.read();
+        assert_eq!(beat.error_code, 0);
+        beat.heartbeat_interval_ms
+    };
+    live(&disk, move |core, _| async move {
+        let shard = begin(&core, &[]).await;
+        assert_eq!(interval(shard.clone(), "a").await, 5000);
+        let config = AlterableConfig {
+            name: "consumer.heartbeat.interval.ms".into(),
+            config_operation: 0,
+            value: Some("14000".into()),
+        };
+        let resource =
+            AlterConfigsResource { resource_type: 32, resource_name: "own".into(), configs: vec![config] };
+        let body = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        let told = ask(&shard, ApiKey::IncrementalAlterConfigs, 1, &body).await;
+        let altered: IncrementalAlterConfigsResponse = told.read();
+        assert_eq!(altered.responses[0].error_code, 0);
+        assert_eq!(interval(shard, "b").await, 14_000);
+    });
+    live(&disk, move |core, _| async move {
+        // What the broker allows has become less.
+        let shard = begin(&core, &["groups.group.consumer.max.heartbeat.interval.ms=9000"]).await;
+        assert_eq!(interval(shard, "c").await, 9_000);
     });
 }

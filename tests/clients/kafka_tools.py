@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Kafka's own command-line tools, as users start them: each a process of its own, judged by what it prints.
 
-kafka-topics, console and verifiable producers and consumers, the performance tests, kafka-consumer-groups, and the formatters
-that read `__consumer_offsets`. The jars are on CLASSPATH. Bounds of time only: what the performance tools measure is not judged.
+kafka-topics, kafka-configs, console and verifiable producers and consumers, the performance tests, kafka-consumer-groups, and the
+formatters that read `__consumer_offsets`. The jars are on CLASSPATH. Bounds of time only: what the performance tools measure is not judged.
 """
 
 import functools
@@ -28,7 +28,8 @@ class Tools:
         self.bootstrap = bootstrap
 
     def command(self, tool, words):
-        return [*JAVA, f"org.apache.kafka.tools.{tool}", "--bootstrap-server", self.bootstrap, *words]
+        full = tool if tool.startswith("kafka.") else f"org.apache.kafka.tools.{tool}"
+        return [*JAVA, full, "--bootstrap-server", self.bootstrap, *words]
 
     def run(self, tool, *words, given=None, status=0, complaints=True):
         """What a tool printed on standard output, and after it what it complained of. No `status`: any will do."""
@@ -42,6 +43,9 @@ class Tools:
 
     def groups(self, *words, **more):
         return self.run("consumer.group.ConsumerGroupCommand", *words, **more)
+
+    def configs(self, *words, **more):
+        return self.run("kafka.admin.ConfigCommand", *words, **more)
 
     def rows(self, *words):
         """The table that kafka-consumer-groups prints, by its head: {column: cell} for each row. Cells have no spaces."""
@@ -306,6 +310,35 @@ def others(t):
     expect(t.run("GetOffsetShell", "--topic", topic, "--time", "earliest").split(), [f"{topic}:0:4"], "the beginning")
     expect(t.run("GroupsCommand", "--list").split()[:3], ["GROUP", "TYPE", "PROTOCOL"], "kafka-groups")
     expect("ConsumerGroupHeartbeat(68): 0 to 1 [usable: 1]" in t.run("BrokerApiVersionsCommand"), True, "kafka-broker-api-versions")
+
+
+@suite.case("kafka-configs sets, shows and resets configs of topics, groups and brokers")
+def configs(t):
+    topic, group = t.topic(1), fresh("tools")
+
+    def own(*entity):
+        """What the entity sets itself: {key: value}."""
+        said = t.configs("--describe", *entity, complaints=False)
+        return dict(re.findall(r"^\s+(\S+)=(\S*) sensitive=false synonyms=\{DYNAMIC_(?:TOPIC|GROUP|BROKER)_CONFIG", said, re.MULTILINE))
+
+    entity = ("--entity-type", "topics", "--entity-name", topic)
+    t.configs("--alter", *entity, "--add-config", "retention.ms=3600000,max.message.bytes=2000")
+    expect(own(*entity), {"retention.ms": "3600000", "max.message.bytes": "2000"}, "set on a topic")
+    t.configs("--alter", *entity, "--delete-config", "max.message.bytes")
+    expect(own(*entity), {"retention.ms": "3600000"}, "left on the topic")
+    expect("retention.ms=3600000" in t.topics("--describe", "--topic", topic), True, "kafka-topics shows it")
+    said = t.configs("--alter", *entity, "--add-config", "retention.ms=soon", status=1)
+    expect("InvalidConfigurationException" in said, True, said)
+    entity = ("--entity-type", "groups", "--entity-name", group)
+    t.configs("--alter", *entity, "--add-config", "consumer.session.timeout.ms=50000")
+    expect(own(*entity), {"consumer.session.timeout.ms": "50000"}, "set on a group")
+    t.configs("--alter", *entity, "--delete-config", "consumer.session.timeout.ms")
+    entity = ("--entity-type", "brokers", "--entity-name", "1")
+    t.configs("--alter", *entity, "--add-config", "log.roll.ms=86400000")
+    expect(own(*entity).get("log.roll.ms"), "86400000", "set on the broker")
+    t.configs("--alter", *entity, "--delete-config", "log.roll.ms")
+    said = t.configs("--alter", *entity, "--add-config", "node.id=7", status=1)
+    expect("Cannot update these configs dynamically" in said, True, said)
 
 
 if __name__ == "__main__":
