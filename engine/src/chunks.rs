@@ -94,7 +94,7 @@ impl Chunks {
     }
 
     /// Whether reading ahead pays: with more readers than there is room for, what is read ahead goes before it is needed.
-    /// Then only one in [`AHEAD_TRIAL_EVERY`] is tried, to see whether that has changed.
+    /// Then only one in `AHEAD_TRIAL_EVERY` is tried, to see whether that has changed.
     pub fn ahead_pays(&self) -> bool {
         let mut books = self.0.borrow_mut();
         if books.ahead_taken.count_ones() * 2 > u32::BITS {
