@@ -89,6 +89,8 @@ class Group:
 
     def start(self, instead_of=None):
         """A new member; of a static group, with the instance of the one whose place it takes, or with one of its own."""
+        if not self.running:
+            raise Failed("it was abandoned")
         name = f"{self.name}-{next(self.names)}"
         self.instances[name] = self.instances.get(instead_of, f"instance-of-{name}") if self.application.static else ""
         self.journal.write("start", m=name, i=self.instances[name])
@@ -235,7 +237,7 @@ class Group:
     def abandon(self):
         """Ends what still runs."""
         self.running = self.producing = False
-        for process in self.members.values():
+        while self.members:
+            _, process = self.members.popitem()
             process.kill()
             process.wait()
-        self.members.clear()
