@@ -62,6 +62,8 @@ CASES = {
     "all of an eager assignment": ([assigned("x", 0, 1), *ALL, assigned("x", 1, all=True), assigned("y", 0)], ""),
     "two owners in one generation": ([assigned("x", 0, g=4), *ALL, gone("lost", "x", 0), assigned("y", 0, g=4)], "in generation 4 both x and y have partition 0"),
     "another with the same instance": ([*(done("start", m, i="i") for m in "xy"), assigned("x", 0, g=4), *ALL, done("exited", "x"), assigned("y", 0, g=4)], ""),
+    "another that takes the instance from a living one": ([*(done("start", m, i="i") for m in "xy"), assigned("x", 0), *ALL, assigned("y", 0)], ""),
+    "another with another instance": ([*(done("start", m, i=m) for m in "xy"), assigned("x", 0), *ALL, assigned("y", 0)], "y got [0], which x still has"),
     "a zombie's commit": ([*ALL, done("pause", "x"), done("continue", "x", zombie=True), commit("x", 3)], "its commit {'0': 3} was accepted"),
     "a commit that was under way at the pause": ([*ALL, done("pause", "x"), *told(3), *told(3), done("continue", "x", zombie=True), commit("x", 3)], ""),
     "a zombie's commit of what others committed": ([*ALL, done("pause", "x"), *told(1), *told(1), *told(3), done("continue", "x", zombie=True), commit("x", 3)],

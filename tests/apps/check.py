@@ -137,6 +137,9 @@ class Checker:
             both = member.owns & other.owns
             if name == line["m"] or not both or other.unaware:
                 continue
+            if self.instances.get(name) and self.instances.get(name) == self.instances.get(line["m"]):
+                other.unaware = True  # it is fenced, and will hear of it
+                continue
             if self.tells:
                 self.verdict.fault(at, f"{line['m']} got {sorted(both)}, which {name} still has")
             else:
