@@ -370,10 +370,23 @@ async fn tell_progress(shard: Rc<Shard>) {
     }
 }
 
+/// Whether this process was started with the signal ignored, as the kernel tells.
+fn is_ignored(signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
 async fn signalled(core: Core) {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let waited = core.offload(|| {
-        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        let mut wanted = vec![SIGINT, SIGTERM];
+        // Whoever started it with nohup wants it to outlive the terminal.
+        if !is_ignored(SIGHUP) {
+            wanted.push(SIGHUP);
+        }
+        let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         Ok::<_, std::io::Error>(signals.forever().next())
     });
     let received = waited.await;

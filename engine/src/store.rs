@@ -135,7 +135,11 @@ impl Store {
     /// Opens or creates one partition's log, once fewer than `OPENING_MAX` others are being opened. The store
     /// checkpoints it from here on.
     pub async fn open_log(&self, how: OpenPartition) -> Result<Log, OpenError> {
-        let checkpoint = self.shared.folder.saved(how.id);
+        // An earlier try may have changed what was closed cleanly.
+        let checkpoint = match self.shared.unopened.borrow().contains(&how.id) {
+            true => self.saved_before(how.id),
+            false => self.shared.folder.saved(how.id),
+        };
         self.open_from(how, checkpoint).await
     }
 

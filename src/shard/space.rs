@@ -10,13 +10,16 @@ use crate::config::units::format_bytes;
 use crate::shard::Shard;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// So much more must be free than when there was too little: less may come and go by itself.
 const FREED_BYTES: u64 = 1 << 20;
 
-/// Ends when there is space again; said as in [`ran_out`].
+/// Ends when there is space again, or when it is time to try whether there is: nobody is told of every kind of space,
+/// such as inodes. Said as in [`ran_out`].
 pub async fn returns(shard: &Rc<Shard>) {
     ran_out(shard);
-    while shard.store.folder().is_full() {
+    let until = shard.core.now() + TRY_AGAIN_AFTER;
+    while shard.store.folder().is_full() && shard.core.now() < until {
         shard.core.sleep(LOOK_EVERY).await;
     }
 }

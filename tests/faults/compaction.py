@@ -159,6 +159,7 @@ def run_round(broker, writers):
     failures, enough = [], threading.Semaphore(0)
 
     def run(writer):
+        goal = None
         try:
             goal = writer.bytes + ROUND_BYTES // (GROUPS if isinstance(writer, Committer) else 1)
             step = writer.commit if isinstance(writer, Committer) else writer.write
@@ -171,8 +172,10 @@ def run_round(broker, writers):
                     if writer.bytes >= goal:
                         enough.release()
                         goal = float("inf")
-        except (Closed, OSError):
-            pass
+        except (Closed, OSError) as error:
+            if goal != float("inf"):
+                failures.append(f"before the kill: {error!r}")
+                enough.release()
         except Exception as error:  # of any kind: it is this writer's failure
             failures.append(f"{error}")
             enough.release()

@@ -11,7 +11,7 @@
 //! (hazard A2), and each epoch still begins where it began.
 //!
 //! What cannot be believed is not touched: a batch that does not unpack, or whose records claim others' offsets, stays as
-//! it is and teaches no keys. One whose checksum is wrong ends the compaction: it must not be sealed anew.
+//! it is, teaches no keys, and keeps the tombstones behind it. One whose checksum is wrong ends the compaction: it must not be sealed anew.
 
 use super::keys::KeyMap;
 use crate::batch::rewrite::{self, Opened};
@@ -90,6 +90,8 @@ pub struct Rules {
     /// The last offsets of batches that producers are known by, rising.
     pub windows: Vec<Offset>,
     pub unpacked_bytes_max: usize,
+    /// A batch that could not be opened was passed: it may hold what a later tombstone deletes, so none of them goes.
+    pub has_unopened: bool,
 }
 
 /// What was seen and what stayed.
@@ -178,6 +180,7 @@ impl Cleaner {
         }
         let Ok(opened) = Opened::of(batch, self.rules.unpacked_bytes_max) else {
             self.counts.batches_unopened += 1;
+            self.rules.has_unopened = true;
             self.counts.records_kept += records;
             return self.write(batch.bytes(), out);
         };
@@ -290,7 +293,8 @@ impl Rules {
         // Nothing without a key can be asked for by its key.
         let Some(key) = record.key else { return false };
         let is_newest = self.keys.get(key).is_none_or(|newest| record.offset.0 >= newest);
-        let is_over = batch.has_delete_horizon() && batch.base_timestamp() <= self.now_ms;
+        let is_over =
+            batch.has_delete_horizon() && batch.base_timestamp() <= self.now_ms && !self.has_unopened;
         is_newest && (record.value.is_some() || !is_over)
     }
 }

@@ -179,6 +179,7 @@ async fn rules(shared: &Rc<Shared>, keys: KeyMap, learned_to: Offset) -> Result<
         delete_retention_ms: shared.config.borrow().delete_retention_ms,
         windows,
         unpacked_bytes_max: shared.limits.decompressed_bytes_max,
+        has_unopened: false,
     })
 }
 

@@ -73,6 +73,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
     if progress.end < known_end {
         return Err(recovery.missing_end(progress.end, known_end));
     }
+    recovery.make_names_durable(&segments).await?;
     if cut.is_some() {
         recovery.finish_truncation(&mut partition).await?;
     }
@@ -238,13 +239,32 @@ impl Recovery<'_> {
         let path = self.how.dir.join(names::segment(base));
         let file = self.open_file(&path).await?;
         let failed = |error| OpenError::Io { path: path.clone(), error };
-        file.allocate(0..crate::space::STEP_BYTES_MIN).await.map_err(failed)?;
+        if let Err(error) = file.allocate(0..crate::space::STEP_BYTES_MIN).await {
+            // What stays by a failure is an empty file: the next start takes it as its own.
+            let _ = self.core.unlink(path.clone()).await;
+            return Err(failed(error));
+        }
         if !self.faults().skip_dir_sync {
             self.core.sync_dir(self.how.dir.clone()).await.map_err(failed)?;
         }
         let mut segment = self.segment(base, file);
         segment.allocated = crate::space::STEP_BYTES_MIN;
         Ok((vec![segment], self.start_at(base), Vec::new()))
+    }
+
+    /// A process that died may have made the folder, or its last segment, and not have come to sync the name: a later one
+    /// that appends there must not rely on it. A checkpoint that knows the segment was written after that.
+    async fn make_names_durable(&self, segments: &[Segment]) -> Result<(), OpenError> {
+        let known = self.how.checkpoint.as_ref().map(|saved| saved.segment);
+        if self.faults().skip_dir_sync || (known.is_some() && known == segments.last().map(|last| last.base))
+        {
+            return Ok(());
+        }
+        for dir in [Some(self.how.dir.as_path()), self.how.dir.parent()].into_iter().flatten() {
+            let synced = self.core.sync_dir(dir.to_path_buf()).await;
+            synced.map_err(|error| OpenError::Io { path: dir.to_path_buf(), error })?;
+        }
+        Ok(())
     }
 
     fn segment(&self, base: Offset, file: File) -> Segment {

@@ -64,6 +64,7 @@ impl Run {
             delete_retention_ms: self.delete_retention_ms,
             windows: self.windows.iter().copied().map(Offset).collect(),
             unpacked_bytes_max: 1 << 20,
+            has_unopened: false,
         };
         let end = batch::batches(bytes).last().expect("some").expect("whole").next_offset();
         let mut cleaner = Cleaner::new(rules, Offset(0), 1);
@@ -229,6 +230,18 @@ fn what_is_not_sound_is_left_alone_or_ends_it() {
     let (out, cleaned) = RUN.compact(&bytes);
     assert_eq!(out, bytes);
     assert_eq!(cleaned.counts.batches_unopened, 1);
+    // It may hold what a tombstone behind it deletes: that one stays beyond its horizon.
+    let deleted = log(&[of(&[("b", Some("1"))]), of(&[("a", None), ("c", Some("1"))])]);
+    let is_shorter = |before: Vec<u8>| {
+        let (with_horizon, _) = RUN.compact(&before);
+        let (after, _) = Run { now_ms: 10_000, ..RUN }.compact(&with_horizon);
+        after.len() < with_horizon.len()
+    };
+    let mut behind_it = deleted.clone();
+    behind_it[23..27].copy_from_slice(&0i32.to_be_bytes());
+    behind_it[57..61].copy_from_slice(&2i32.to_be_bytes());
+    batch::reseal(&mut behind_it[..Batch::parse(&deleted).unwrap().1]);
+    assert_eq!((is_shorter(deleted), is_shorter(behind_it)), (true, false));
 
     let mut flipped = log(&[of(&[("a", Some("1"))]), of(&[("a", Some("2"))])]);
     flipped[first + 65] ^= 1;
@@ -241,6 +254,7 @@ fn what_is_not_sound_is_left_alone_or_ends_it() {
         delete_retention_ms: 0,
         windows: Vec::new(),
         unpacked_bytes_max: 1 << 20,
+        has_unopened: false,
     };
     let mut out = Vec::new();
     assert!(Cleaner::new(rules(), Offset(0), 1).clean(&flipped, &mut out).is_err());
