@@ -4,6 +4,10 @@
 //! gives it some. A partition's pause: nobody holds it, whoever did before and does after. Settling: from the newcomer's
 //! first request, or from the leaver's last look, until everything is held again; the heartbeats' interval is part of it.
 
+use std::time::Duration;
+
+use rt::Core;
+
 use super::crew::Crew;
 use super::join::partitions;
 use super::{NS_PER_S, Scene, Span, on_stage, set_latencies, set_usage, used_by_now};
@@ -12,6 +16,7 @@ use crate::histogram::Latencies;
 use crate::link::Error;
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::writing::nanos;
 
 pub fn run(options: &PauseGroup) -> Result<Report, Error> {
     let asked = options.clone();
@@ -35,9 +40,11 @@ async fn pause(mut scene: Scene, options: PauseGroup) -> Result<Report, Error> {
     for round in 0..options.churn {
         let newcomer = (members + round) as usize;
         let link = crew.connect().await?;
+        some_time(&scene.core, options.members.heartbeat).await;
         let came_at = crew.now();
         crew.enter(newcomer, link, false);
         coming.record(crew.settle(&progress).await?.saturating_sub(came_at));
+        some_time(&scene.core, options.members.heartbeat).await;
         let left_at = crew.let_go(newcomer).await?;
         going.record(crew.settle(&progress).await?.saturating_sub(left_at));
         let now = crew.now();
@@ -66,4 +73,10 @@ async fn pause(mut scene: Scene, options: PauseGroup) -> Result<Report, Error> {
     let span = Span { began_ms, seconds: (end - start) as f64 / NS_PER_S };
     set_latencies(&mut report, &taken, &span, options.members.output.hdr.as_deref())?;
     Ok(report)
+}
+
+/// Members come and go at any moment, not in step with the heartbeats of those who stay.
+async fn some_time(core: &Core, at_most: Duration) {
+    let part = core.random_u64() % nanos(at_most).max(1);
+    core.sleep(Duration::from_nanos(part)).await;
 }
