@@ -62,7 +62,8 @@ pub struct Process {
     pub files_by_threads: bool,
 }
 
-/// Runs a broker until it is told to stop by SIGINT, SIGTERM or SIGHUP (its terminal is gone). `ready` is called once, with the address it serves.
+/// Runs a broker until it is told to stop by SIGINT, SIGTERM or SIGHUP (its terminal is gone). `ready` is called once,
+/// with the address it serves.
 ///
 /// # Errors
 /// What kept it from starting, as a sentence for the operator.

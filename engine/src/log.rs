@@ -32,6 +32,7 @@ mod tests;
 mod truncate;
 mod turn;
 mod waiters;
+mod zero;
 
 pub use compact::{Compacted, CompactionError};
 pub use config::{Durability, Faults, Limits, LogConfig, OpenLog};

@@ -242,7 +242,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Writes checkpoints when they are due, applies retention and forgets silent producers, until the store is closed. Spawn it once.
+    /// Writes checkpoints when they are due, applies retention and forgets silent producers, until the store is closed.
+    /// Spawn it once.
     pub async fn maintain(&self, retention_every: Duration) {
         let mut since_retention = Duration::ZERO;
         let (mut idle, mut bytes_before) = (Duration::ZERO, 0);

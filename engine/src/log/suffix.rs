@@ -6,14 +6,14 @@
 
 use super::scan::{Scan, Step, Window};
 use super::truncate::store_fact;
-use super::{AppendError, PanicPoisons, Shared, ahead, append, seal, wait_for};
+use super::{AppendError, PanicPoisons, Shared, ahead, append, seal, wait_for, zero};
 use crate::batch::Batch;
 use crate::ids::{FilePos, LeaderEpoch, Offset};
 use crate::names::{self, Truncation};
 use crate::producers::ProducerStates;
 use crate::segment::{ChunkCrcs, Segment};
 use crate::space::{BLOCK_BYTES, block_ceil, block_floor};
-use rt::{File, Reservation, Sync};
+use rt::{File, Reservation};
 use std::io;
 use std::rc::Rc;
 
@@ -172,7 +172,7 @@ pub(super) async fn note(
 async fn carry_out(shared: &Rc<Shared>, cut: Cut, epoch: LeaderEpoch) -> io::Result<()> {
     let gone = apply(shared, &cut, epoch);
     let (file, position) = (cut.file.clone(), cut.position);
-    zero_behind(shared, &file, position, &cut.last_block, cut.length).await?;
+    zero::behind(&shared.core, &file, position, &cut.last_block, cut.length).await?;
     file.sync_data().await?;
     unlink(shared, names::index(cut.segment)).await?;
     for base in gone.iter().rev() {
@@ -219,28 +219,6 @@ fn apply(shared: &Shared, cut: &Cut, epoch: LeaderEpoch) -> Vec<Offset> {
     state.clean_to = state.clean_to.min(cut.end);
     state.truncating = true;
     gone
-}
-
-/// The last block is written anew, the rest zeroed to the end of the file.
-async fn zero_behind(
-    shared: &Shared,
-    file: &File,
-    position: u64,
-    last_block: &[u8],
-    length: u64,
-) -> io::Result<()> {
-    let mut from = block_floor(position);
-    if !last_block.is_empty() {
-        let mut buf = shared.core.buffers().take(BLOCK_BYTES as usize, Reservation::CatchUp).await;
-        buf.fill(0);
-        buf[..last_block.len()].copy_from_slice(last_block);
-        file.write_at(vec![buf.freeze(0..BLOCK_BYTES as usize)], from, Sync::Data).await?;
-        from += BLOCK_BYTES;
-    }
-    if from < length {
-        file.zero_range(from..length).await?;
-    }
-    Ok(())
 }
 
 async fn unlink(shared: &Shared, name: String) -> io::Result<()> {

@@ -4,9 +4,10 @@ use super::{OpenError, Progress, Recovery};
 use crate::ids::Offset;
 use crate::log::config::Durability;
 use crate::log::tear::{self, Behind, Stop};
+use crate::log::zero;
 use crate::segment::Segment;
 use crate::space::{BLOCK_BYTES, block_ceil, block_floor};
-use rt::{Reservation, Sync};
+use rt::Reservation;
 use std::path::Path;
 
 /// How far behind an end bytes are looked at: the largest allocation step and one flush fit well.
@@ -42,7 +43,9 @@ impl Recovery<'_> {
                 );
                 return Err(OpenError::Damaged { path: path.to_path_buf(), position: pos, why });
             }
-            self.zero_behind(segment, &last_block, length).await.map_err(failed)?;
+            zero::behind(self.core, &segment.file, segment.position, &last_block, length)
+                .await
+                .map_err(failed)?;
             segment.file.sync_data().await.map_err(failed)?;
             return Ok(last_block);
         }
@@ -70,7 +73,9 @@ impl Recovery<'_> {
             return Ok(last_block);
         }
         if judged != Behind::Clean {
-            self.zero_behind(segment, &last_block, length).await.map_err(failed)?;
+            zero::behind(self.core, &segment.file, segment.position, &last_block, length)
+                .await
+                .map_err(failed)?;
         }
         segment.file.sync_data().await.map_err(failed)?;
         Ok(last_block)
@@ -118,27 +123,5 @@ impl Recovery<'_> {
         let judged = length.saturating_sub(start).min(bytes.len() as u64 + flush + BLOCK_BYTES);
         bytes.resize((judged as usize).max(bytes.len()), 0);
         Ok(bytes)
-    }
-
-    /// The last block is written anew, the rest zeroed to the end of the file.
-    async fn zero_behind(
-        &self,
-        segment: &mut Segment,
-        last_block: &[u8],
-        length: u64,
-    ) -> std::io::Result<()> {
-        let start = block_floor(segment.position);
-        let mut from = start;
-        if !last_block.is_empty() {
-            let mut buf = self.core.buffers().take(BLOCK_BYTES as usize, Reservation::CatchUp).await;
-            buf.fill(0);
-            buf[..last_block.len()].copy_from_slice(last_block);
-            segment.file.write_at(vec![buf.freeze(0..BLOCK_BYTES as usize)], start, Sync::Data).await?;
-            from += BLOCK_BYTES;
-        }
-        if from < length {
-            segment.file.zero_range(from..length).await?;
-        }
-        Ok(())
     }
 }
