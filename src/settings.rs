@@ -82,7 +82,7 @@ pub struct Settings {
     pub compaction_check: Duration,
     pub groups: coord::group::Settings,
     pub offsets_topic: OffsetsTopic,
-    producer_expiration_ms: i64,
+    pub producer_expiration_ms: i64,
     #[doc(hidden)]
     pub faults: Faults,
 }

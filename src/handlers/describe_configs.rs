@@ -17,8 +17,9 @@ use net::messages::describe_configs::{
 };
 
 use super::{Reply, Request, Unanswerable};
-use crate::settings::Settings;
 use crate::shard::Shard;
+
+mod fixed;
 
 /// The first version with types.
 const TYPES_FROM: i16 = 3;
@@ -123,75 +124,21 @@ fn of_all_brokers(shard: &Rc<Shard>) -> Vec<Row> {
 
 /// What is in force on this broker, under Kafka's names.
 fn of_broker(shard: &Rc<Shard>) -> Vec<Row> {
-    let settings = &shard.settings;
     let described = config::describe(&BTreeMap::new(), &shard.defaults()).into_iter();
     let defaults = described.filter(|one| broker_config::find(one.key.broker_name) == Some(one.key));
     let mut rows: Vec<Row> = defaults
         .map(|one| row(one.key.broker_name, one.key.kind, (one.value, one.source), one.synonyms))
         .collect();
-    rows.extend(fixed(settings).into_iter().map(|(name, kind, value, default)| {
-        let source = if value == default { Source::Default } else { Source::Broker };
+    rows.extend(fixed::of(&shard.settings).into_iter().map(|one| {
+        let fixed::Fixed { name, kind, value, default } = one;
+        let source = if default.as_ref() == Some(&value) { Source::Default } else { Source::Broker };
         let own = (source == Source::Broker).then(|| (name, value.clone(), source));
-        let default = (!default.is_empty()).then_some((name, default, Source::Default));
+        let default = default.map(|default| (name, default, Source::Default));
         let synonyms = own.into_iter().chain(default).collect();
         Row { read_only: true, ..row(name, kind, (value, source), synonyms) }
     }));
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     rows
-}
-
-/// What is read when the broker starts: name, type, value and Kafka's default.
-fn fixed(settings: &Settings) -> Vec<(&'static str, Type, String, String)> {
-    let (groups, plain) = (&settings.groups, coord::group::Settings::default());
-    let int = |name, value: &dyn ToString, default: &dyn ToString| {
-        (name, Type::Int, value.to_string(), default.to_string())
-    };
-    let auto_create = settings.auto_create_topics.to_string();
-    let minutes = |ms: i64| ms / 60_000;
-    vec![
-        ("auto.create.topics.enable", Type::Boolean, auto_create, true.to_string()),
-        int("default.replication.factor", &settings.defaults.replication_factor, &1),
-        int(
-            "group.consumer.assignment.interval.ms",
-            &groups.consumer_assignment_interval_ms,
-            &plain.consumer_assignment_interval_ms,
-        ),
-        int(
-            "group.consumer.heartbeat.interval.ms",
-            &groups.consumer_heartbeat_interval_ms,
-            &plain.consumer_heartbeat_interval_ms,
-        ),
-        int("group.consumer.max.size", &groups.consumer_max_size, &plain.consumer_max_size),
-        int(
-            "group.consumer.session.timeout.ms",
-            &groups.consumer_session_timeout_ms,
-            &plain.consumer_session_timeout_ms,
-        ),
-        int(
-            "group.initial.rebalance.delay.ms",
-            &groups.group_initial_rebalance_delay_ms,
-            &plain.group_initial_rebalance_delay_ms,
-        ),
-        int(
-            "group.max.session.timeout.ms",
-            &groups.group_max_session_timeout_ms,
-            &plain.group_max_session_timeout_ms,
-        ),
-        int("group.max.size", &groups.group_max_size, &plain.group_max_size),
-        int(
-            "group.min.session.timeout.ms",
-            &groups.group_min_session_timeout_ms,
-            &plain.group_min_session_timeout_ms,
-        ),
-        int("node.id", &settings.node_id, &""),
-        int("num.partitions", &settings.defaults.num_partitions, &1),
-        int("offset.metadata.max.bytes", &groups.offset_metadata_max_bytes, &plain.offset_metadata_max_bytes),
-        int(
-            "offsets.retention.minutes",
-            &minutes(groups.offsets_retention_ms),
-            &minutes(plain.offsets_retention_ms),
-        ),
-    ]
 }
 
 /// The group need not exist.

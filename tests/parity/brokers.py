@@ -1,4 +1,4 @@
-"""The two brokers that are compared: given by their address, or started for the occasion with the settings of brokers.toml."""
+"""The two brokers that are compared: given by their address, or started for the occasion with settings of brokers.toml."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import schema  # noqa: E402
 from broker import Broker, NotReady  # noqa: E402, F401
 from kafka import Kafka, Missing, jars  # noqa: E402, F401
-from scenario import Play, Wrong  # noqa: E402
+from scenario import USUAL, Play, Wrong  # noqa: E402
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 SETTINGS = tomllib.loads((HERE / "brokers.toml").read_text(encoding="utf-8"))
@@ -30,31 +30,36 @@ def arguments(parser):
 
 
 @contextmanager
-def corelog(args):
+def corelog(args, which=USUAL):
     """The address of the broker that is to be compared."""
     if args.bootstrap:
         yield args.bootstrap
         return
-    more = [word for key, value in SETTINGS["corelog"]["settings"].items() for word in ("--set", f"{key}={value}")]
+    more = [word for section, keys in SETTINGS[which].items() for key, value in keys.items() for word in ("--set", f"{section}.{key}={written(value)}")]
     with Broker(args.program, TARGET / "test-data/parity", more=more) as broker:
         yield broker.address
 
 
+def written(value):
+    """As both brokers read it."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 @contextmanager
-def kafka(args):
+def kafka(args, which=USUAL):
     """The address of the Kafka to ask, or None."""
     if args.kafka != "new":
         yield args.kafka
         return
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder, \
-            Kafka(jars(TARGET / "kafka"), Path(folder) / "kafka", SETTINGS["kafka"]["settings"]) as broker:
+    settings = {key: written(value) for keys in SETTINGS[which].values() for key, value in keys.items()}
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder, Kafka(jars(TARGET / "kafka"), Path(folder) / "kafka", settings) as broker:
         yield broker.address
 
 
 def warm(address, usual):
     """Waits until the coordinators of groups and of producer ids are there. Gives back the versions that are served."""
     class Nothing:
-        topics, steps, let, api = {}, [], {}, ""
+        topics, steps, let, api, slow = {}, [], {}, "", False
 
     play = Play(Nothing, None, address, usual, "warm")
     deadline = time.monotonic() + WARM_SECONDS_MAX

@@ -36,7 +36,7 @@ def write(answers, scenarios, served):
         here = [one for one in scenarios if one.file == file and (file, one.name) in kept]
         parts = [f"{json.dumps(one.name)}: {_plays(kept[file, one.name], one.versions)}" for one in here]
         (FOLDER / f"{file}.json").write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-    conditions = {**tomllib.loads(BROKERS.read_text(encoding="utf-8"))["kafka"], "served": served}
+    conditions = {**tomllib.loads(BROKERS.read_text(encoding="utf-8")), "served": served}
     (FOLDER / "conditions.json").write_text(json.dumps(conditions, indent=1) + "\n", encoding="utf-8")
 
 

@@ -37,7 +37,7 @@ def document(scenarios, served, conditions):
     plays = sum(len(one.versions) for one in scenarios)
     lines = [HEAD.read_text(encoding="utf-8").rstrip(), "", "## APIs", "",
              f"From `tests/parity/run`: {len(scenarios)} scenarios, {plays} plays in the versions that matter, every field of every answer compared with",
-             f"what Kafka {conditions['version']} answered. \"Meant\" and \"open\" count declared differences, told below; an open one is a defect.", "",
+             f"what Kafka {conditions['kafka']['version']} answered. \"Meant\" and \"open\" count declared differences, told below; an open one is a defect.", "",
              "| key | API | here | Kafka | scenarios | plays | meant | open |", "|---|---|---|---|---|---|---|---|"]
     for key, name in sorted(schema.KEYS.items()):
         if name in served:

@@ -19,10 +19,12 @@ import schema
 
 HERE = Path(__file__).resolve().parent
 ANSWER_SECONDS_MAX = 20
+USUAL = "usual"
 UNTIL_SECONDS_MAX = 20
+SLOW_SECONDS_MAX = 100
 UNTIL_PAUSE_S = 0.01
 DIRECTIVES = {"ask", "on", "bind", "until", "later", "take", "silent", "client", "says", "cut", "more", "hex", "size", "mine", "without", "common", "closes"}
-SCENARIO = {"name", "versions", "topics", "steps", "differs", "let", "group"}
+SCENARIO = {"name", "versions", "topics", "steps", "differs", "let", "slow"}
 
 
 class Wrong(Exception):
@@ -34,16 +36,17 @@ class Closed(Exception):
 
 
 class Scenario:
-    """One entry of a file; `file` is its name without the ending and `api` what the file is about."""
+    """One entry of a file; `file` is its name without the ending, `api` what the file is about and `brokers` whom it is played to."""
 
-    def __init__(self, data, file, api, requests):
+    def __init__(self, data, file, api, requests, brokers=USUAL):
         unknown = set(data) - SCENARIO
         if unknown:
             raise Wrong(f"{file}: a scenario has no {', '.join(sorted(unknown))}")
-        self.name, self.file, self.api, self.requests = data["name"], file, api, requests
+        self.name, self.file, self.api, self.requests, self.brokers = data["name"], file, api, requests, brokers
         self.versions = data.get("versions", [None])
         self.topics, self.steps = data.get("topics", {}), data["steps"]
         self.differs, self.let = data.get("differs", []), data.get("let", {})
+        self.slow = data.get("slow", False)
 
     def __str__(self):
         return f"{self.file}: {self.name}"
@@ -56,7 +59,7 @@ def load(folder=HERE / "scenarios"):
     for path in sorted(folder.glob("[0-9]*.toml")):
         data = _toml(path)
         requests = {**shared, **data.get("requests", {})}
-        found = [Scenario(one, path.stem, data["api"], requests) for one in data["scenario"]]
+        found = [Scenario(one, path.stem, data["api"], requests, data.get("brokers", USUAL)) for one in data["scenario"]]
         names = [one.name for one in found]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -120,6 +123,7 @@ class Play:
         self.values = {"p": prefix, "g": f"{prefix}-g", "null": None, **{name: f"{prefix}-{name}" for name in scenario.topics}}
         self.values.update(self.resolve(scenario.let))
         self.ids, self.connections, self.answers = schema.Ids(), {}, []
+        self.until_seconds_max = SLOW_SECONDS_MAX if scenario.slow else UNTIL_SECONDS_MAX
 
     def run(self):
         """The answers, one per step that has one: {"Api": fields}."""
@@ -199,7 +203,7 @@ class Play:
         if self.connections.get(step.get("on", "main"), Connection).due and not step.get("later"):
             raise Wrong("an answer is due on that connection: take it first")
         until = self.resolve(step.get("until", {}))
-        deadline = time.monotonic() + UNTIL_SECONDS_MAX
+        deadline = time.monotonic() + self.until_seconds_max
         while True:
             on = step.get("on", "main")
             try:
@@ -213,7 +217,7 @@ class Play:
             if all(self.reads(got, path) == value for path, value in until.items()):
                 break
             if time.monotonic() > deadline:
-                raise Wrong(f"not within {UNTIL_SECONDS_MAX} s: {until}; the last answer: {got}")
+                raise Wrong(f"not within {self.until_seconds_max} s: {until}; the last answer: {got}")
             time.sleep(UNTIL_PAUSE_S)
         self.keep(name, got, step)
 

@@ -47,6 +47,16 @@ pub enum MigrationPolicy {
 }
 
 impl MigrationPolicy {
+    /// As `group.consumer.migration.policy` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            MigrationPolicy::Disabled => "disabled",
+            MigrationPolicy::Downgrade => "downgrade",
+            MigrationPolicy::Upgrade => "upgrade",
+            MigrationPolicy::Bidirectional => "bidirectional",
+        }
+    }
+
     pub fn upgrades(self) -> bool {
         matches!(self, MigrationPolicy::Upgrade | MigrationPolicy::Bidirectional)
     }

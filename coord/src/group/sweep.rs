@@ -31,12 +31,12 @@ struct Cursor {
     inside: Option<Place>,
 }
 
-/// Which offsets of a group have no use any more.
+/// From when the retention of a group's offsets is counted. A commit that said itself for how long it lasts goes then, but no
+/// offset of a topic that is subscribed does.
 pub(super) enum Expiry {
     Never,
-    /// So long after this time.
     Since(i64),
-    /// So long after the commit, but for the topics that are subscribed.
+    /// Since the commit, but for the topics that are subscribed.
     SinceCommit(Option<std::collections::BTreeSet<Text>>),
 }
 
@@ -131,14 +131,16 @@ impl Shard {
             Group::Classic(group) => (group.expiry(), group.may_go()),
             Group::Consumer(group) => (group.expiry(), group.is_empty()),
         };
-        let is_old = |base: i64| now.saturating_sub(base) >= retention;
-        let is_expired = |seen: &Seen<'_>| match &expiry {
-            Expiry::Never => false,
-            _ if seen.expire_unix_ms >= 0 => now >= seen.expire_unix_ms,
-            Expiry::Since(base) => is_old(*base),
-            Expiry::SinceCommit(subscribed) => {
-                is_old(seen.commit_unix_ms)
-                    && subscribed.as_ref().is_none_or(|topics| !topics.contains(seen.topic))
+        let is_expired = |seen: &Seen<'_>| {
+            let base = match &expiry {
+                Expiry::Never => return false,
+                Expiry::Since(base) => *base,
+                Expiry::SinceCommit(Some(subscribed)) if subscribed.contains(seen.topic) => return false,
+                Expiry::SinceCommit(_) => seen.commit_unix_ms,
+            };
+            match seen.expire_unix_ms {
+                0.. => now >= seen.expire_unix_ms,
+                _ => now.saturating_sub(base) >= retention,
             }
         };
         let mut last = None;

@@ -33,10 +33,16 @@ def commit(consumer, partitions=None):
                 raise KafkaException(one.error)
     except KafkaException as error:
         app.refused(offsets, error.args[0])
-        if error.args[0].code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL):
-            os._exit(FENCED)  # there is nothing that it could close
+        end_if_fenced(error.args[0])
     else:
         app.committed(offsets)
+
+
+def end_if_fenced(error):
+    """A heartbeat may learn of it before a commit does: the client then tells it once, in the place of a record, and is silent
+    from then on. There is nothing that it could close."""
+    if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL):
+        os._exit(FENCED)
 
 
 def numbers(partitions):
@@ -56,6 +62,7 @@ def main():
         message = consumer.poll(POLL_MS / 1000)
         if message is not None and message.error():
             print(message.error(), file=sys.stderr)
+            end_if_fenced(message.error())
         elif message is not None:
             time.sleep(HANDLE_SECONDS)
             app.handle(message.partition(), message.offset(), message.value())

@@ -16,6 +16,9 @@ use crate::error_code::ErrorCode;
 /// From this version on clients know GROUP_ID_NOT_FOUND as an answer to a commit.
 const GROUP_NOT_FOUND_VERSION: i16 = 9;
 
+/// As long as the broker's own setting says.
+const NO_RETENTION: i64 = -1;
+
 impl Shard {
     pub(in super::super) fn commit_offsets(&mut self, call: &Call<'_>, request: OffsetCommitRequest<'_>) {
         let group = match self.may_commit(call, &request) {
@@ -27,8 +30,11 @@ impl Shard {
         };
         let mut answer = commit_answer(&request, ErrorCode::None);
         let now = self.core.now.unix_ms;
-        let expire_unix_ms =
-            if request.retention_time_ms >= 0 { now.saturating_add(request.retention_time_ms) } else { -1 };
+        let expire_unix_ms = match request.retention_time_ms {
+            NO_RETENTION => -1,
+            // Less than nothing is over at once.
+            ms => now.saturating_add(ms).max(0),
+        };
         let units_max = self.core.settings.offset_metadata_max_bytes;
         let mut accepted = Vec::new();
         for (topic, answer) in request.topics.iter().zip(&mut answer.topics) {
