@@ -336,7 +336,12 @@ impl Taking<'_> {
         let failed = |error| self.failed(IDENTITY_FILE, error);
         let bytes = names::read_all(&file, 4096).await.map_err(failed)?;
         match decode(&bytes) {
-            Ok(uuid) => return Ok((uuid, false)),
+            Ok(uuid) => {
+                // It can be read, and a process that was killed while it wrote it may not have made it durable.
+                file.sync_all().await.map_err(failed)?;
+                self.core.sync_dir(self.dir.to_path_buf()).await.map_err(failed)?;
+                return Ok((uuid, false));
+            }
             Err(Some(format)) => return Err(FolderError::Newer { dir: self.dir.to_path_buf(), format }),
             Err(None) => {
                 // Nothing is written to these before the identity is durable.
@@ -471,6 +476,34 @@ mod tests {
             Folder::open(&core, &dir, 1).await.expect("it has an identity");
         })
         .expect("the driver starts");
+    }
+
+    #[test]
+    fn a_killed_start_leaves_an_identity_that_is_durable_before_logs_are_made_under_it() {
+        use rt::sim::{CrashPlan, Sim, SimConfig, SimDisk};
+        let data = Path::new("/data/broker");
+        for killed_at in 1..16 {
+            let disk = SimDisk::new();
+            disk.crash_at_op(killed_at);
+            let sim = Sim::with_disk(1, SimConfig::default(), disk);
+            let _ = sim.run(|core| async move {
+                Folder::open(&core, data, 1).await.expect("opens");
+            });
+            let sim = Sim::with_disk(2, SimConfig::default(), sim.crash(CrashPlan::KILLED));
+            let made = sim.run(|core| async move {
+                let (folder, _lock) = Folder::open(&core, data, 2).await.expect("opens");
+                let dir = folder.logs_dir().join("orders");
+                core.create_dir_all(dir).await.expect("makes");
+                core.sync_dir(folder.logs_dir()).await.expect("syncs");
+                folder.uuid()
+            });
+            let sim = Sim::with_disk(3, SimConfig::default(), sim.crash(CrashPlan::STRICT));
+            let found = sim.run(|core| async move {
+                Folder::open(&core, data, 3).await.map(|(folder, _lock)| folder.uuid()).ok()
+            });
+            let made = made.expect("runs to its end").remove(0);
+            assert_eq!(found.expect("runs to its end"), [Some(made)], "killed at operation {killed_at}");
+        }
     }
 
     #[test]

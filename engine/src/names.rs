@@ -317,6 +317,11 @@ impl PartitionFile {
         Ok(created)
     }
 
+    /// Makes what was read durable.
+    pub async fn sync(&self) -> io::Result<()> {
+        self.file.sync_data().await
+    }
+
     /// Makes a changed fact durable in the older slot.
     pub async fn store(&mut self, core: &Core, change: impl FnOnce(&mut Partition)) -> io::Result<()> {
         let mut next = self.current.clone();

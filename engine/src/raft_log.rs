@@ -158,7 +158,11 @@ impl RaftLog {
             remove(core, dir, older).await.map_err(failed)?;
         }
         let (writer, recovered) = match newest {
-            Some(found) => found,
+            Some(found) => {
+                // A process that was killed may have made the file, and not have come to sync its name.
+                core.sync_dir(dir).await.map_err(failed)?;
+                found
+            }
             None => {
                 let first = Recovered::default();
                 (start_generation(core, dir, 1, &first).await.map_err(failed)?, first)

@@ -101,7 +101,14 @@ pub(super) async fn compact(shared: &Rc<Shared>) -> Result<Compacted, Compaction
     let _at_work = AtWork::begin(shared);
     let Some(plan) = plan(shared) else { return Ok(Compacted::default()) };
     let _running = Running::begin(shared);
-    let done = run(shared, &plan).await;
+    let truncations = shared.state.borrow().truncations;
+    let done = match run(shared, &plan, truncations).await {
+        // What was read while it went may look like anything.
+        Err(CompactionError::Damaged(_)) if shared.state.borrow().truncations != truncations => {
+            Err(CompactionError::Interrupted("the log was truncated".into()))
+        }
+        done => done,
+    };
     shared.count(|counters| match &done {
         Ok(_) => counters.compactions += 1,
         Err(_) => counters.compactions_failed += 1,
@@ -109,8 +116,7 @@ pub(super) async fn compact(shared: &Rc<Shared>) -> Result<Compacted, Compaction
     done
 }
 
-async fn run(shared: &Rc<Shared>, plan: &Plan) -> Result<Compacted, CompactionError> {
-    let truncations = shared.state.borrow().truncations;
+async fn run(shared: &Rc<Shared>, plan: &Plan, truncations: u32) -> Result<Compacted, CompactionError> {
     let (keys, learned_to) = learn(shared, plan).await?;
     let mut rules = rules(shared, keys, learned_to).await?;
     let mut done = Compacted::default();

@@ -134,6 +134,8 @@ pub struct Faults {
     pub no_swap_intent: bool,
     /// A checkpoint is believed although the segment it knows was rewritten since.
     pub stale_checkpoints: bool,
+    /// Recovery takes what it can read for durable.
+    pub trusting_reads: bool,
     /// A duplicate is answered at once.
     pub hasty_duplicates: bool,
     /// A flush does not wait for the zeros that are being written where it goes.

@@ -174,7 +174,13 @@ impl Recovery<'_> {
             Some(read) => read,
         };
         match read {
-            Ok(file) if file.current.id == how.id => Ok(file),
+            Ok(file) if file.current.id == how.id => {
+                // What a process that was killed had in flight can be read, and is no nearer to stable media by that.
+                if !how.faults.trusting_reads {
+                    file.sync().await.map_err(failed)?;
+                }
+                Ok(file)
+            }
             Ok(file) => Err(OpenError::WrongPartition {
                 path: how.dir.clone(),
                 holds: format!("partition {} of topic {}", file.current.id.index, file.current.topic_name),
@@ -353,6 +359,11 @@ impl Recovery<'_> {
                 segments.push(segment);
                 self.drop_segments(later).await?;
                 break;
+            }
+            if !before_checkpoint && !self.faults().trusting_reads {
+                // What was read may be what a killed process had in flight; from here on it is promised.
+                let synced = segment.file.sync_data().await;
+                synced.map_err(|error| OpenError::Io { path: path.clone(), error })?;
             }
             segment.written = segment.position;
             segment.allocated = segment.position;

@@ -76,9 +76,36 @@ fn hazard_a12_term_vote_and_entries_survive_every_power_cut() {
             assert!(matches!(ended, Ok(_) | Err(Stopped::Crashed)), "seed {seed}: {ended:?}");
             let violation = model.borrow_mut().violation.take();
             assert_eq!(violation, None, "seed {seed}, life {number}");
-            let plan = if seed & 1 == 0 { CrashPlan::RANDOM } else { CrashPlan::STRICT };
+            let plan = match (seed + number) % 3 {
+                0 => CrashPlan::KILLED,
+                _ if seed & 1 == 0 => CrashPlan::RANDOM,
+                _ => CrashPlan::STRICT,
+            };
             disk = sim.crash(plan);
         }
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_durable_before_anything_is_built_on_it() {
+    for killed_at in 1..20 {
+        let disk = SimDisk::new();
+        disk.crash_at_op(killed_at);
+        let sim = Sim::with_disk(1, SimConfig::default(), disk);
+        let _ = sim.run(|core| async move {
+            RaftLog::open(&core, Path::new(DIR)).await.expect("opens");
+        });
+        let sim = Sim::with_disk(2, SimConfig::default(), sim.crash(CrashPlan::KILLED));
+        let appended = sim.run(|core| async move {
+            let (log, _) = RaftLog::open(&core, Path::new(DIR)).await.expect("opens");
+            log.append(&[entry(1, 1)], None).await.expect("appends");
+        });
+        appended.expect("runs to its end");
+        let sim = Sim::with_disk(3, SimConfig::default(), sim.crash(CrashPlan::STRICT));
+        let found = sim.run(|core| async move {
+            RaftLog::open(&core, Path::new(DIR)).await.expect("opens").1.entries.len()
+        });
+        assert_eq!(found, Ok(vec![1]), "killed at operation {killed_at}");
     }
 }
 

@@ -21,8 +21,10 @@ pub(super) struct Setup {
     pub faults: Faults,
     pub durability: Durability,
     pub plan: CrashPlan,
-    /// Acknowledged records must survive the plan under this durability.
+    /// Acknowledged records must survive the plan under this durability, and so must what a life could read.
     pub keeps: bool,
+    /// Some lives are killed instead: what they left unsynced is still so when the power goes in a later one.
+    pub kills: bool,
     pub lives: u32,
     pub segment_bytes: u64,
     pub value_bytes: usize,
@@ -41,6 +43,7 @@ impl Setup {
             durability: Durability::Fsync,
             plan,
             keeps: true,
+            kills: true,
             lives: 6,
             segment_bytes: 30_000,
             value_bytes: 700,
@@ -106,6 +109,10 @@ impl Model {
             }
             Some(_) => self.acked.retain(|offset, _| *offset < end),
             None => {}
+        }
+        if keeps {
+            let seen = found.iter().map(|(offset, epoch, value)| (*offset, (*epoch, value.clone())));
+            self.acked.extend(seen);
         }
         self.begun.push((epoch, end));
     }
@@ -250,7 +257,8 @@ pub(super) fn lives(seed: u64, setup: Setup) -> Result<(), String> {
         if let Some(violation) = model.borrow_mut().violation.take() {
             return Err(format!("life {number}: {violation}"));
         }
-        disk = sim.crash(setup.plan);
+        let killed = setup.kills && random >> 60 & 1 == 1;
+        disk = sim.crash(if killed { CrashPlan::KILLED } else { setup.plan });
     }
     Ok(())
 }
@@ -330,6 +338,12 @@ fn a_raised_log_start_is_where_it_was_promised_wherever_the_power_goes() {
 fn hazard_a5_nothing_is_acknowledged_under_a_name_that_may_go() {
     let faults = Faults { skip_dir_sync: true, ..Faults::default() };
     is_caught(Setup { faults, ..Setup::fsync(CrashPlan::STRICT) }, 40);
+}
+
+#[test]
+fn a_recovery_that_takes_what_it_reads_for_durable_is_caught() {
+    let faults = Faults { trusting_reads: true, ..Faults::default() };
+    is_caught(Setup { faults, raises: true, lives: 10, ..Setup::fsync(CrashPlan::STRICT) }, 200);
 }
 
 #[test]

@@ -43,24 +43,32 @@ pub enum Fault {
     MisdirectedWrite(u64),
 }
 
-/// What a power cut leaves.
+/// What dies, and what that leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CrashPlan {
     pub content: Keep,
     pub names: Keep,
     /// What is lost or kept as a whole: 512 or 4096.
     pub sector_bytes: u64,
+    /// The host goes on: what was written is there, but no nearer to stable media than before, so that a later power cut
+    /// may still take it.
+    pub host_survives: bool,
 }
 
 impl CrashPlan {
     /// Only what was synced survives.
     pub const STRICT: CrashPlan =
-        CrashPlan { content: Keep::Nothing, names: Keep::Nothing, sector_bytes: 512 };
-    /// The processes die, the host does not: everything that was written is there.
-    pub const KILLED: CrashPlan =
-        CrashPlan { content: Keep::Everything, names: Keep::Everything, sector_bytes: 512 };
+        CrashPlan { content: Keep::Nothing, names: Keep::Nothing, sector_bytes: 512, host_survives: false };
+    /// The processes die, the host does not.
+    pub const KILLED: CrashPlan = CrashPlan {
+        content: Keep::Everything,
+        names: Keep::Everything,
+        sector_bytes: 512,
+        host_survives: true,
+    };
     /// Any subset of what was not synced, by sectors.
-    pub const RANDOM: CrashPlan = CrashPlan { content: Keep::Random, names: Keep::Random, sector_bytes: 512 };
+    pub const RANDOM: CrashPlan =
+        CrashPlan { content: Keep::Random, names: Keep::Random, ..CrashPlan::STRICT };
 }
 
 #[derive(Clone)]
@@ -108,7 +116,7 @@ impl SimDisk {
         SimDisk(Rc::new(RefCell::new(state)))
     }
 
-    /// A power cut: what was not synced is lost by the plan, drawn from the seed.
+    /// A power cut, or the death of the processes: what was not synced is lost by the plan, drawn from the seed.
     pub fn crash(&self, seed: u64, plan: CrashPlan) {
         let mut state = self.0.borrow_mut();
         let mut random = seed;
@@ -117,13 +125,10 @@ impl SimDisk {
                 cut_write(inode, &write, &mut random, plan);
             }
         }
-        state.names.crash(&mut random, plan.names);
-        let named: BTreeSet<InodeId> = state.names.files().map(|(_, id)| id).collect();
-        state.inodes.retain(|id, _| named.contains(id));
-        for inode in state.inodes.values_mut() {
-            inode.crash(&mut random, plan.content, plan.sector_bytes);
-        }
         state.locked.clear();
+        if !plan.host_survives {
+            state.lose_what_was_not_synced(&mut random, plan);
+        }
         state.crashed = false;
         state.crash_at = None;
     }
@@ -383,6 +388,15 @@ impl SimDisk {
 }
 
 impl State {
+    fn lose_what_was_not_synced(&mut self, random: &mut u64, plan: CrashPlan) {
+        self.names.crash(random, plan.names);
+        let named: BTreeSet<InodeId> = self.names.files().map(|(_, id)| id).collect();
+        self.inodes.retain(|id, _| named.contains(id));
+        for inode in self.inodes.values_mut() {
+            inode.crash(random, plan.content, plan.sector_bytes);
+        }
+    }
+
     fn inode(&mut self, id: InodeId) -> &mut Inode {
         self.inodes.entry(id).or_default()
     }
