@@ -94,6 +94,8 @@ pub struct Faults {
     pub engine: engine::log::Faults,
     /// A produce is answered before its records are committed.
     pub ack_before_durable: bool,
+    /// What a group coordinator decided takes effect before its record is durable.
+    pub hasty_coordinator: bool,
     /// A fetch reads to the end of the log.
     pub read_uncommitted: bool,
 }

@@ -19,7 +19,7 @@ use rt::sim::{CrashPlan, Sim, SimConfig, SimDisk, Stopped};
 use crate::model::{Counts, Model};
 use crate::plan::{End, Life, Plan};
 use crate::random::Random;
-use crate::workload::{self, Clients, Producer};
+use crate::workload::{self, Clients, Member, Producer};
 
 const COMPACTION_CHECK: Duration = Duration::from_millis(5);
 const CORE_MEMORY_BYTES: usize = 32 << 20;
@@ -67,6 +67,7 @@ fn run_lives(seed: u64, faults: Faults) -> Report {
         disk: SimDisk::new(),
         model: Rc::default(),
         producers: Producer::all(),
+        members: Member::all(),
         trace: seed,
     };
     let mut violation = None;
@@ -87,6 +88,7 @@ struct Lives {
     disk: SimDisk,
     model: Rc<RefCell<Model>>,
     producers: Vec<Rc<RefCell<Producer>>>,
+    members: Vec<Rc<RefCell<Member>>>,
     trace: u64,
 }
 
@@ -115,7 +117,7 @@ impl Lives {
                     random: RefCell::new(clients_random.take().expect("one core is the clients'")),
                 })
             });
-            core_main(core, running.clone(), clients, self.producers.clone())
+            core_main(core, running.clone(), clients, self.producers.clone(), self.members.clone())
         });
         let cut = self.judge(&sim, &running, &life, ended);
         self.trace = (self.trace ^ sim.trace_hash()).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
@@ -201,7 +203,9 @@ impl Running {
     ) -> Result<Running, String> {
         let config = format!(
             "[cores]\ncount = {cores}\n[data]\ndir = {:?}\n[topics]\nauto.create.topics.enable = false\n\
-             [limits]\nrequest_bytes_max = \"2MiB\"\nfetch_bytes_max = \"1MiB\"\n",
+             [limits]\nrequest_bytes_max = \"2MiB\"\nfetch_bytes_max = \"1MiB\"\n\
+             [groups]\noffsets.topic.num.partitions = 3\ngroup.initial.rebalance.delay.ms = 2\n\
+             group.consumer.assignment.interval.ms = 0\n",
             data.display().to_string()
         );
         let mut settings = Settings::simulated(&config, usize::from(cores), MACHINE_MEMORY_BYTES)?;
@@ -242,6 +246,7 @@ pub fn look_at(disk: SimDisk, model: Rc<RefCell<Model>>, cores: u16, seed: u64) 
         disk,
         model: model.clone(),
         producers: Producer::all(),
+        members: Member::all(),
         trace: seed,
     };
     lives.live(0, Life::calm(), seed);
@@ -255,10 +260,11 @@ async fn core_main(
     running: Rc<Running>,
     clients: Option<Rc<Clients>>,
     producers: Vec<Rc<RefCell<Producer>>>,
+    members: Vec<Rc<RefCell<Member>>>,
 ) {
     match clients {
         Some(clients) => {
-            workload::run(clients, producers).await;
+            workload::run(clients, producers, members).await;
             running.told_to_stop.store(true, Ordering::Relaxed);
         }
         None => {

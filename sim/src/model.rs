@@ -1,13 +1,15 @@
 //! The model broker: what was promised to clients over all lives, and what contradicts it.
 //!
 //! Promises: a topic whose creation was acknowledged is there until its deletion is asked for, and stays gone once that
-//! was acknowledged; no producer id is handed out twice; of each partition, see [`partition`]. What was asked for and
+//! was acknowledged; no producer id is handed out twice; of each partition, see [`partition`], of each group [`group`]. What was asked for and
 //! never answered may have happened or not, until it is seen.
 
+pub mod group;
 pub mod partition;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use group::Group;
 use partition::Partition;
 
 pub type TopicId = [u8; 16];
@@ -40,6 +42,7 @@ struct Topic {
 #[derive(Default)]
 pub struct Model {
     topics: BTreeMap<String, Topic>,
+    groups: BTreeMap<&'static str, Group>,
     producer_ids: BTreeSet<i64>,
     values: u64,
     violation: Option<String>,
@@ -52,6 +55,9 @@ pub struct Counts {
     pub acknowledged: u64,
     pub unanswered: u64,
     pub read: u64,
+    /// Commits of offsets that were acknowledged, and assignments that members were given.
+    pub committed: u64,
+    pub assigned: u64,
     pub lives: u64,
     pub lives_cut: u64,
 }
@@ -104,6 +110,17 @@ impl Model {
         }
     }
 
+    pub fn group(&mut self, name: &'static str) -> &mut Group {
+        self.groups.entry(name).or_default()
+    }
+
+    /// Notes what `check` finds wrong about a group.
+    pub fn check_group(&mut self, name: &'static str, check: impl FnOnce(&mut Group) -> Result<(), String>) {
+        if let Err(why) = check(self.group(name)) {
+            self.fail(format!("group {name}: {why}"));
+        }
+    }
+
     // Topics.
 
     pub fn creating(&mut self, name: &str, durability: Durability, partitions: i32, compacted: bool) {
@@ -149,7 +166,8 @@ impl Model {
 
     /// All topics of a broker that has just started, with the leader epochs of their partitions.
     pub fn started_with(&mut self, found: &BTreeMap<String, (TopicId, Vec<i32>)>) {
-        for (name, (id, epochs)) in found {
+        // The broker's own come and go as it likes.
+        for (name, (id, epochs)) in found.iter().filter(|(name, _)| !name.starts_with("__")) {
             if !self.topics.contains_key(name) {
                 return self.fail(format!("topic {name} is there, and nobody created it"));
             }
@@ -176,6 +194,7 @@ impl Model {
     /// A life ended. `power` says whether the host went with it.
     pub fn life_ended(&mut self, power: bool) {
         self.counts.lives += 1;
+        self.groups.values_mut().for_each(Group::life_ended);
         for topic in self.topics.values_mut().filter(|topic| power && topic.durability == Durability::Write) {
             topic.partitions.iter_mut().for_each(Partition::may_have_lost);
         }

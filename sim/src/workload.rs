@@ -4,10 +4,12 @@
 pub(crate) mod admin;
 mod consume;
 mod disk_full;
+mod groups;
 mod produce;
 mod verify;
 
 pub use disk_full::FREE_BYTES;
+pub use groups::Member;
 pub use produce::Producer;
 
 use std::cell::{Cell, RefCell};
@@ -82,8 +84,15 @@ pub struct Clients {
 pub struct GiveUp;
 
 /// All clients of a life, until they are done.
-pub async fn run(clients: Rc<Clients>, producers: Vec<Rc<RefCell<Producer>>>) {
+pub async fn run(
+    clients: Rc<Clients>,
+    producers: Vec<Rc<RefCell<Producer>>>,
+    members: Vec<Rc<RefCell<Member>>>,
+) {
     if verify::everything(&clients).await.is_err() || admin::fixed_topics(&clients).await.is_err() {
+        return;
+    }
+    if groups::verify(&clients, true).await.is_err() {
         return;
     }
     let mut tasks = Vec::new();
@@ -91,6 +100,9 @@ pub async fn run(clients: Rc<Clients>, producers: Vec<Rc<RefCell<Producer>>>) {
         |future: std::pin::Pin<Box<dyn Future<Output = ()>>>| clients.core.spawn(Class::Produce, future);
     for producer in producers {
         tasks.push(spawn(Box::pin(produce::run(clients.clone(), producer))));
+    }
+    for member in members {
+        tasks.push(spawn(Box::pin(groups::run(clients.clone(), member))));
     }
     for acks in [0, 1] {
         tasks.push(spawn(Box::pin(produce::plain(clients.clone(), acks))));
@@ -107,8 +119,9 @@ pub async fn run(clients: Rc<Clients>, producers: Vec<Rc<RefCell<Producer>>>) {
             clients.fail(format!("a client panicked: {panicked}"));
         }
     }
-    // If it gives up, the model has been told why, or the broker is over.
+    // If they give up, the model has been told why, or the broker is over.
     let _ = verify::everything(&clients).await;
+    let _ = groups::verify(&clients, false).await;
 }
 
 impl Clients {

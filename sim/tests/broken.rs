@@ -21,6 +21,12 @@ fn an_acknowledgement_before_the_disk_has_it_is_caught() {
 }
 
 #[test]
+fn hazard_a12_a_coordinator_that_answers_before_the_disk_has_it_is_caught() {
+    let caught = is_caught(Faults { hasty_coordinator: true, ..Faults::default() });
+    assert!(caught.contains("is committed for") || caught.contains("is given"), "{caught}");
+}
+
+#[test]
 fn hazard_a1_a_start_in_the_old_epoch_is_caught() {
     let engine = engine::log::Faults { resume_old_epoch: true, ..engine::log::Faults::default() };
     let caught = is_caught(of_engine(engine));

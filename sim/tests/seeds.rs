@@ -13,16 +13,18 @@ fn rerun(seed: u64) -> String {
 #[test]
 fn no_seed_breaks_a_promise() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS_DEFAULT);
-    let (mut acknowledged, mut cut) = (0, 0);
+    let (mut acknowledged, mut committed, mut cut) = (0, 0, 0);
     for seed in 1..=seeds {
         let report = sim::run(seed, Faults::default());
         if let Some(why) = report.violation {
             panic!("seed {seed}: {why}\n{}", rerun(seed));
         }
         acknowledged += report.counts.acknowledged;
+        committed += report.counts.committed;
         cut += report.counts.lives_cut;
     }
     assert!(acknowledged > 20 * seeds, "only {acknowledged} batches were acknowledged");
+    assert!(committed > 5 * seeds, "only {committed} offsets were committed");
     assert!(cut > seeds / 2, "only {cut} lives were cut short");
 }
 

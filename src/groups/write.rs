@@ -24,6 +24,9 @@ pub async fn append(shard: Rc<Shard>, host: Rc<Host>) {
         };
         let batch = batch_of(&append.records, host.core().wall_ms());
         match host.log.append(batch, AppendKind::Internal).await {
+            Ok(_) if shard.settings.faults.hasty_coordinator => {
+                host.step(Input::Durable { seq: append.seq });
+            }
             Ok(appended) => {
                 host.to_commit.borrow_mut().push_back((append.seq, appended.last_offset));
                 host.commits.notify_all();

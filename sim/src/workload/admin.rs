@@ -146,7 +146,7 @@ async fn ask_delete(client: &Client, name: &str) -> Result<(), Error> {
     checked(answer.error_code)
 }
 
-fn checked(code: i16) -> Result<(), Error> {
+pub(crate) fn checked(code: i16) -> Result<(), Error> {
     match ErrorCode::from_i16(code) {
         Some(ErrorCode::None) => Ok(()),
         Some(code) => Err(Error::Broker(code)),
