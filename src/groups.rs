@@ -20,13 +20,12 @@ use coord::metadata::{Change, ConfigResource, Image, group_config};
 use engine::ids::PartitionId;
 use engine::log::Log;
 use net::error_code::ErrorCode;
-use net::header::RequestHeader;
 use rt::{CoreId, Slice};
 
 use crate::controller::{ControllerAnswer, ControllerRequest};
+use crate::handlers::Unanswerable;
 use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
-use crate::shard::join::join_all;
 
 mod host;
 mod load;
@@ -34,7 +33,7 @@ pub mod request;
 mod topics;
 mod write;
 
-use host::{Caller, Host};
+use host::{Caller, Host, Waiting};
 
 /// The topic of all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -136,42 +135,67 @@ fn image(shard: &Shard) -> Rc<Image> {
     image.get_or_insert_with(|| Rc::new(shard.metadata.borrow().clone())).clone()
 }
 
-/// The owner's side: answers for the groups that live here.
+/// The owner's side: answers for the groups that live here. Of the request nothing is kept while its answers are waited
+/// for: members wait by the thousand.
 pub async fn answer(shard: &Rc<Shard>, ask: GroupAsk) -> Vec<GroupFound> {
-    let Ok((header, body)) = request::split(&ask.frame) else { return Vec::new() };
-    let Ok(requests) = request::read(&header, body) else { return Vec::new() };
-    let answers = ask.parts.iter().filter_map(|part| {
-        // A list has one request for all partitions.
-        let request = requests.get(part.place).or(requests.last())?.clone();
-        Some(answer_part(shard, &header, ask.client, *part, request))
-    });
-    join_all(answers).await
+    for part in &ask.parts {
+        if let Some(hosted) = shard.hosted(part.partition) {
+            // The log may be opening still. One that cannot be opened has no host.
+            drop(hosted.log().await);
+        }
+    }
+    let Ok((mut found, waiting)) = ask_hosts(shard, ask) else { return Vec::new() };
+    for (index, call, rest) in waiting {
+        found[index].answer = call.await.map(|answer| rest.fill(answer));
+    }
+    found
 }
 
-async fn answer_part(
-    shard: &Rc<Shard>,
-    header: &RequestHeader<'_>,
-    client: IpAddr,
-    part: GroupPart,
-    request: group::Request<'_>,
-) -> GroupFound {
-    if let Some(hosted) = shard.hosted(part.partition) {
-        // The log may be opening still. One that cannot be opened has no host.
-        drop(hosted.log().await);
+/// What became of a request to a group.
+enum Asked {
+    Answered(group::Answer),
+    Waits(Waiting, topics::Rest),
+}
+
+/// Which of what was found is still to come.
+type Missing = Vec<(usize, Waiting, topics::Rest)>;
+
+/// Asks the coordinators of all parts, in their order.
+fn ask_hosts(shard: &Rc<Shard>, ask: GroupAsk) -> Result<(Vec<GroupFound>, Missing), Unanswerable> {
+    let (header, body) = request::split(&ask.frame)?;
+    let requests = request::read(&header, body)?;
+    let caller = Caller { version: header.version, client_id: &header.client_id, client: ask.client };
+    let mut found = Vec::with_capacity(ask.parts.len());
+    let mut missing = Missing::new();
+    for GroupPart { place, partition } in ask.parts {
+        // A list has one request for all partitions.
+        let Some(request) = requests.get(place).or(requests.last()) else { continue };
+        let answer = match ask_host(shard, &caller, partition, request.clone()) {
+            Asked::Answered(answer) => Some(answer),
+            Asked::Waits(call, rest) => {
+                missing.push((found.len(), call, rest));
+                None
+            }
+        };
+        found.push(GroupFound { place, answer });
     }
-    let host = shard.groups.hosts.borrow().get(&part.partition).cloned();
-    let Some(host) = host else {
-        return GroupFound { place: part.place, answer: Some(request.refused(ErrorCode::NotCoordinator)) };
+    Ok((found, missing))
+}
+
+fn ask_host(
+    shard: &Rc<Shard>,
+    caller: &Caller<'_>,
+    partition: PartitionId,
+    request: group::Request<'_>,
+) -> Asked {
+    let host = shard.groups.hosts.borrow().get(&partition).cloned();
+    let Some(host) = host.filter(|host| !host.is_over()) else {
+        return Asked::Answered(request.refused(ErrorCode::NotCoordinator));
     };
-    let checked = topics::check(&shard.metadata.borrow(), header.version, request);
-    let answer = match checked {
-        topics::Checked::Answered(answer) => Some(answer),
-        topics::Checked::Ask(request, rest) => {
-            let caller = Caller { version: header.version, client_id: &header.client_id, client };
-            host.call(&caller, request).await.map(|answer| rest.fill(answer))
-        }
-    };
-    GroupFound { place: part.place, answer }
+    match topics::check(&shard.metadata.borrow(), caller.version, request) {
+        topics::Checked::Answered(answer) => Asked::Answered(answer),
+        topics::Checked::Ask(request, rest) => Asked::Waits(host.call(caller, request), rest),
+    }
 }
 
 /// Where a group lives, if its partition is led here.

@@ -228,14 +228,7 @@ impl Shard {
             other => other,
         };
         let may_be_forgotten = matches!(ask, Ask::Watch(_) | Ask::Group(_));
-        let shard = self.clone();
-        let task = self.core.spawn(class, async move {
-            if let Some(hop) = ask.hop() {
-                shard.metrics.stage(hop, sent, shard.core.now());
-            }
-            let mut reply = Reply { shard: shard.clone(), to: from, id, answer: Answer::Failed };
-            reply.answer = owner::answer(&shard, ask).await;
-        });
+        let task = self.core.spawn(class, work(self.clone(), from, id, ask, sent));
         if may_be_forgotten {
             self.working.borrow_mut().insert((from, id), task);
         }
@@ -344,6 +337,15 @@ impl Shard {
     pub fn all_hosted(&self) -> Vec<Rc<Hosted>> {
         self.hosted.borrow().values().cloned().collect()
     }
+}
+
+/// Works on a question of another core, and answers it.
+async fn work(shard: Rc<Shard>, from: CoreId, id: u64, ask: Ask, sent: Instant) {
+    if let Some(hop) = ask.hop() {
+        shard.metrics.stage(hop, sent, shard.core.now());
+    }
+    let mut reply = Reply { shard: shard.clone(), to: from, id, answer: Answer::Failed };
+    reply.answer = owner::answer(&shard, ask).await;
 }
 
 /// Forgets a question whose asker went away.

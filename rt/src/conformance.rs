@@ -77,6 +77,7 @@ suite![
     more_operations_than_the_queue_has_room_for,
     a_panic_ends_its_task_only,
     an_aborted_task_says_so,
+    a_future_goes_with_its_end_however_long_its_result_waits,
     tasks_start_in_the_order_they_were_spawned,
     offloaded_work_comes_back,
     memory_is_waited_for_in_order,
@@ -400,6 +401,22 @@ async fn an_aborted_task_says_so(core: Core, _dir: PathBuf) {
     task.abort();
     assert!(dropped.get());
     assert!(task.await.is_err());
+}
+
+async fn a_future_goes_with_its_end_however_long_its_result_waits(core: Core, _dir: PathBuf) {
+    let held = Rc::new(());
+    for panics in [false, true] {
+        let holds = held.clone();
+        let task = core.spawn(Class::Produce, async move {
+            assert!(!panics, "as planned");
+            drop(holds);
+        });
+        while !task.is_finished() {
+            core.yield_now().await;
+        }
+        assert_eq!(Rc::strong_count(&held), 1);
+        assert_eq!(task.await.is_err(), panics);
+    }
 }
 
 async fn tasks_start_in_the_order_they_were_spawned(core: Core, _dir: PathBuf) {

@@ -8,14 +8,14 @@ use crate::op::{Done, Handle, Op, OpKey, Operations, Value};
 use crate::ready::{Ready, TaskKey};
 use crate::spin::{self, Spin};
 use crate::stats::Stats;
-use crate::task::{Class, JoinCell, Panicked, Task};
+use crate::task::{Class, Panicked, Spawned, Task};
 use crate::time::Instant;
 use crate::timer::{TimerKey, Timers};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -109,18 +109,9 @@ impl Core {
 
     /// Tasks of a class get their first poll in the order they were spawned. A panic ends the task, not the core.
     pub fn spawn<F: Future + 'static>(&self, class: Class, future: F) -> Task<F::Output> {
-        let cell = JoinCell::new();
-        let finish = cell.clone();
-        let counter = Rc::downgrade(&self.0);
-        let body = Box::pin(async move {
-            let result = caught(future).await;
-            if let (Err(_), Some(inner)) = (&result, counter.upgrade()) {
-                inner.stats.borrow_mut().panics += 1;
-            }
-            finish.finish(result);
-        });
-        let key = self.0.executor.spawn(class, body);
-        Task::new(cell, self.clone(), key)
+        let spawned = Spawned::new(future);
+        let key = self.0.executor.spawn(class, spawned.clone());
+        Task::new(spawned, self.clone(), key)
     }
 
     pub fn sleep(&self, d: Duration) -> Sleep {
@@ -373,16 +364,6 @@ impl Drop for Sleep {
             self.core.0.timers.borrow_mut().cancel(key);
         }
     }
-}
-
-async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(payload) => Poll::Ready(Err(Panicked::from_payload(&*payload))),
-    })
-    .await
 }
 
 pub(crate) fn splitmix(state: &mut u64) -> u64 {

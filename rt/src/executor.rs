@@ -7,13 +7,12 @@
 use crate::driver::Driver;
 use crate::ready::{Ready, TaskKey, TaskWaker};
 use crate::stats::Stats;
-use crate::task::Class;
+use crate::task::{Class, Polled, Run};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 /// Tasks polled between two looks at the driver.
 const POLLS_PER_TURN_MAX: u32 = 128;
@@ -22,15 +21,19 @@ const TURN_NANOS_MAX: u64 = 500_000;
 /// What a poll is charged at least, so that the order is defined where time stands still (the simulator).
 const POLL_NANOS_MIN: u64 = 1_000;
 
-pub(crate) type Body = Pin<Box<dyn Future<Output = ()>>>;
-
 struct Slot {
     generation: u32,
     class: Class,
-    /// Out while it is polled.
-    body: Option<Body>,
     live: bool,
-    waker: Option<(Arc<TaskWaker>, Waker)>,
+    /// Out while it is polled.
+    work: Option<Work>,
+}
+
+/// A task, and what wakes it.
+struct Work {
+    body: Rc<dyn Run>,
+    task: Arc<TaskWaker>,
+    waker: Waker,
 }
 
 #[derive(Default)]
@@ -61,23 +64,22 @@ impl Executor {
         Executor { state: RefCell::default(), ready, scratch: RefCell::default(), polling: Cell::new(None) }
     }
 
-    pub(crate) fn spawn(&self, class: Class, body: Body) -> TaskKey {
+    pub(crate) fn spawn(&self, class: Class, body: Rc<dyn Run>) -> TaskKey {
         let mut state = self.state.borrow_mut();
         let index = match state.free.pop() {
             Some(index) => index,
             None => {
                 let index = u32::try_from(state.slots.len()).expect("fewer than 2^32 tasks fit in memory");
-                state.slots.push(Slot { generation: 0, class, body: None, live: false, waker: None });
+                state.slots.push(Slot { generation: 0, class, live: false, work: None });
                 index
             }
         };
         let slot = &mut state.slots[index as usize];
         let key = TaskKey { index, generation: slot.generation };
-        let waker = TaskWaker::new(key, self.ready.clone(), true);
+        let task = TaskWaker::new(key, self.ready.clone(), true);
         slot.class = class;
-        slot.body = Some(body);
         slot.live = true;
-        slot.waker = Some((waker.clone(), Waker::from(waker)));
+        slot.work = Some(Work { body, waker: Waker::from(task.clone()), task });
         state.live += 1;
         state.enqueue(key, class);
         key
@@ -85,10 +87,10 @@ impl Executor {
 
     /// Drops the task's future at once, or, when it aborts itself, after this poll.
     pub(crate) fn abort(&self, key: TaskKey) {
-        let body = {
+        let work = {
             let mut state = self.state.borrow_mut();
             match state.slot(key) {
-                Some(slot) => slot.body.take(),
+                Some(slot) => slot.work.take(),
                 None => return,
             }
         };
@@ -97,7 +99,9 @@ impl Executor {
         } else {
             self.polling.set(None);
         }
-        drop(body);
+        if let Some(work) = work {
+            work.body.clear();
+        }
     }
 
     /// Runs ready tasks for one turn. True when some are still ready.
@@ -107,15 +111,16 @@ impl Executor {
         for _ in 0..POLLS_PER_TURN_MAX {
             self.collect_woken();
             let Some((key, class)) = self.state.borrow_mut().pick() else { return false };
-            if !self.poll(key) {
-                continue;
-            }
+            let Some(polled) = self.poll(key) else { continue };
             let now = driver.borrow().now();
             let nanos = (now - last).as_nanos();
             last = now;
             let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
             self.state.borrow_mut().charge(class, nanos);
-            stats.borrow_mut().polled(nanos);
+            let mut stats = stats.borrow_mut();
+            stats.polled(nanos);
+            stats.panics += u64::from(polled == Polled::Panicked);
+            drop(stats);
             if (now - begin).as_nanos() >= u128::from(TURN_NANOS_MAX) {
                 break;
             }
@@ -135,21 +140,20 @@ impl Executor {
     /// Drops every task. Their operations are cancelled by that; their buffers stay until the driver is done.
     pub(crate) fn clear(&self) {
         loop {
-            let bodies: Vec<Body> = {
+            let works: Vec<Work> = {
                 let mut state = self.state.borrow_mut();
                 state.queues.iter_mut().for_each(|q| q.tasks.clear());
                 let taken = state.slots.iter_mut().filter_map(|slot| {
                     slot.live = false;
                     slot.generation = slot.generation.wrapping_add(1);
-                    slot.waker = None;
-                    slot.body.take()
+                    slot.work.take()
                 });
                 taken.collect()
             };
-            if bodies.is_empty() {
+            if works.is_empty() {
                 break;
             }
-            drop(bodies);
+            works.iter().for_each(|work| work.body.clear());
         }
         let mut state = self.state.borrow_mut();
         state.slots.clear();
@@ -168,28 +172,22 @@ impl Executor {
         }
     }
 
-    /// False when the task was gone already.
-    fn poll(&self, key: TaskKey) -> bool {
-        let (mut body, waker) = {
-            let mut state = self.state.borrow_mut();
-            let Some(slot) = state.slot(key) else { return false };
-            let Some(body) = slot.body.take() else { return false };
-            let (task, waker) = slot.waker.clone().expect("a live task has a waker");
-            task.begin_poll();
-            (body, waker)
-        };
+    /// None when the task was gone already.
+    fn poll(&self, key: TaskKey) -> Option<Polled> {
+        let work = self.state.borrow_mut().slot(key)?.work.take()?;
+        work.task.begin_poll();
         self.polling.set(Some(key));
-        let outcome = body.as_mut().poll(&mut Context::from_waker(&waker));
+        let polled = work.body.poll(&mut Context::from_waker(&work.waker));
         let aborted = self.polling.replace(None).is_none();
-        if outcome == Poll::Pending && !aborted {
+        if polled == Polled::Pending && !aborted {
             if let Some(slot) = self.state.borrow_mut().slot(key) {
-                slot.body = Some(body);
+                slot.work = Some(work);
             }
         } else {
             self.retire(key);
-            drop(body);
+            work.body.clear();
         }
-        true
+        Some(polled)
     }
 
     fn retire(&self, key: TaskKey) {
@@ -197,7 +195,6 @@ impl Executor {
         if let Some(slot) = state.slot(key) {
             slot.live = false;
             slot.generation = slot.generation.wrapping_add(1);
-            slot.waker = None;
             state.free.push(key.index);
             state.live -= 1;
         }

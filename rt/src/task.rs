@@ -6,6 +6,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -77,17 +78,34 @@ enum Outcome<T> {
     Taken,
 }
 
-pub(crate) struct JoinCell<T>(RefCell<Outcome<T>>);
+/// What one poll of a task came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Polled {
+    Pending,
+    Ended,
+    Panicked,
+}
 
-impl<T> JoinCell<T> {
-    pub(crate) fn new() -> Rc<JoinCell<T>> {
-        Rc::new(JoinCell(RefCell::new(Outcome::Running(None))))
+/// What the executor and the owner of a task share: the future until it ended, and the result until it is taken.
+///
+/// The future has a box of its own, which it is moved into once and which goes with its end, however long the result
+/// waits. Futures are large; wrapped into one another by `async` blocks they were held three times over.
+pub(crate) struct Spawned<F: Future> {
+    /// Out while it is polled.
+    future: RefCell<Option<Pin<Box<F>>>>,
+    outcome: RefCell<Outcome<F::Output>>,
+}
+
+impl<F: Future> Spawned<F> {
+    pub(crate) fn new(future: F) -> Rc<Spawned<F>> {
+        let future = RefCell::new(Some(Box::pin(future)));
+        Rc::new(Spawned { future, outcome: RefCell::new(Outcome::Running(None)) })
     }
 
     /// The first end counts.
-    pub(crate) fn finish(&self, result: Result<T, Panicked>) {
+    fn finish(&self, result: Result<F::Output, Panicked>) {
         let before = {
-            let mut outcome = self.0.borrow_mut();
+            let mut outcome = self.outcome.borrow_mut();
             if !matches!(*outcome, Outcome::Running(_)) {
                 return;
             }
@@ -99,45 +117,60 @@ impl<T> JoinCell<T> {
     }
 }
 
-/// A spawned task. Await it for its result; dropped, the task runs on by itself.
-pub struct Task<T> {
-    cell: Rc<JoinCell<T>>,
-    core: Core,
-    key: TaskKey,
+/// A task as the executor sees it.
+pub(crate) trait Run {
+    /// Polls the future; a panic ends it.
+    fn poll(&self, cx: &mut Context<'_>) -> Polled;
+
+    /// Drops the future.
+    fn clear(&self);
 }
 
-impl<T> Task<T> {
-    pub(crate) fn new(cell: Rc<JoinCell<T>>, core: Core, key: TaskKey) -> Task<T> {
-        Task { cell, core, key }
-    }
-
-    /// Drops the task's future. Whoever awaits the task gets `Err(Panicked)` saying it was aborted.
-    pub fn abort(&self) {
-        self.core.abort(self.key);
-        self.cell.finish(Err(Panicked::aborted()));
-    }
-
-    pub fn is_finished(&self) -> bool {
-        !matches!(*self.cell.0.borrow(), Outcome::Running(_))
-    }
-
-    /// The result of a finished task.
-    pub(crate) fn now_or_never(self) -> Result<T, Panicked> {
-        match self.cell.0.replace(Outcome::Taken) {
-            Outcome::Ended(result) => result,
-            Outcome::Running(_) | Outcome::Taken => panic!("the task has not finished"),
+impl<F: Future> Run for Spawned<F> {
+    fn poll(&self, cx: &mut Context<'_>) -> Polled {
+        let Some(mut future) = self.future.borrow_mut().take() else { return Polled::Ended };
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => {
+                *self.future.borrow_mut() = Some(future);
+                Polled::Pending
+            }
+            Ok(Poll::Ready(value)) => {
+                drop(future);
+                self.finish(Ok(value));
+                Polled::Ended
+            }
+            Err(payload) => {
+                drop(future);
+                self.finish(Err(Panicked::from_payload(&*payload)));
+                Polled::Panicked
+            }
         }
     }
 
-    /// Says that nobody will wait for this task.
-    pub fn detach(self) {}
+    fn clear(&self) {
+        let future = self.future.borrow_mut().take();
+        drop(future);
+    }
 }
 
-impl<T> Future for Task<T> {
-    type Output = Result<T, Panicked>;
+/// A task as its owner sees it.
+trait Join<T> {
+    fn abort(&self);
+    fn is_finished(&self) -> bool;
+    fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<T, Panicked>>;
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut outcome = self.cell.0.borrow_mut();
+impl<F: Future> Join<F::Output> for Spawned<F> {
+    fn abort(&self) {
+        self.finish(Err(Panicked::aborted()));
+    }
+
+    fn is_finished(&self) -> bool {
+        !matches!(*self.outcome.borrow(), Outcome::Running(_))
+    }
+
+    fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, Panicked>> {
+        let mut outcome = self.outcome.borrow_mut();
         match &mut *outcome {
             Outcome::Running(waker) => {
                 *waker = Some(cx.waker().clone());
@@ -149,5 +182,51 @@ impl<T> Future for Task<T> {
             },
             Outcome::Taken => panic!("a task was awaited again after its result was taken"),
         }
+    }
+}
+
+/// A spawned task. Await it for its result; dropped, the task runs on by itself.
+pub struct Task<T> {
+    spawned: Rc<dyn Join<T>>,
+    core: Core,
+    key: TaskKey,
+}
+
+impl<T> Task<T> {
+    pub(crate) fn new<F: Future<Output = T> + 'static>(
+        spawned: Rc<Spawned<F>>,
+        core: Core,
+        key: TaskKey,
+    ) -> Task<T> {
+        Task { spawned, core, key }
+    }
+
+    /// Drops the task's future. Whoever awaits the task gets `Err(Panicked)` saying it was aborted.
+    pub fn abort(&self) {
+        self.core.abort(self.key);
+        self.spawned.abort();
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.spawned.is_finished()
+    }
+
+    /// The result of a finished task.
+    pub(crate) fn now_or_never(self) -> Result<T, Panicked> {
+        match self.spawned.poll_result(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => panic!("the task has not finished"),
+        }
+    }
+
+    /// Says that nobody will wait for this task.
+    pub fn detach(self) {}
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.spawned.poll_result(cx)
     }
 }

@@ -7,6 +7,7 @@ use engine::log::Faults;
 use rt::sim::SimDisk;
 
 use super::*;
+use crate::shard::join::future_bytes;
 use crate::shard::tests::{batch, live, settings, start_with, topic_id, try_create};
 
 const PRODUCE: i16 = 0;
@@ -305,4 +306,17 @@ fn pieces_are_cut_at_their_size() {
     check(&[4, 7, 2], 10, &[4, 6], &[1, 2]);
     check(&[25], 10, &[10], &[15]);
     check(&[10, 1], 10, &[10, 0], &[1]);
+}
+
+#[test]
+fn connections_and_requests_are_held_in_little() {
+    const CONNECTION_BYTES_MAX: usize = 640;
+    const WRITER_BYTES_MAX: usize = 576;
+    const REQUEST_BYTES_MAX: usize = 704;
+    let connection = future_bytes(|(shard, stream)| serve(shard, stream));
+    assert!(connection <= CONNECTION_BYTES_MAX, "{connection}");
+    let writer = future_bytes(|(shard, shared)| write_replies(shard, shared));
+    assert!(writer <= WRITER_BYTES_MAX, "{writer}");
+    let request = future_bytes(|(shard, client, frame, at)| handlers::handle(shard, client, frame, at));
+    assert!(request <= REQUEST_BYTES_MAX, "{request}");
 }

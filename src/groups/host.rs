@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use coord::group::regex::Pattern;
 use coord::group::{self, Answer, Append, Call, CallId, Effects, Input, Now, Request, Resolve, Settings};
@@ -112,15 +114,12 @@ impl Host {
         self.step(Input::Metadata(image.clone()));
     }
 
-    /// Asks, and waits for the answer; None where the host ended without one.
-    pub async fn call(self: &Rc<Self>, caller: &Caller<'_>, request: Request<'_>) -> Option<Answer> {
-        if self.over.get() {
-            return Some(request.refused(ErrorCode::NotCoordinator));
-        }
+    /// Asks. The answer may be there at once, or take as long as a rebalance.
+    pub fn call(self: &Rc<Self>, caller: &Caller<'_>, request: Request<'_>) -> Waiting {
         let id = CallId(self.call_next.replace(self.call_next.get() + 1));
         let (sender, receiver) = oneshot::channel();
         self.calls.borrow_mut().insert(id, sender);
-        let _forget = Forget { host: self, id };
+        let waiting = Waiting { host: self.clone(), id, receiver };
         let mut random = [0; 16];
         random[..8].copy_from_slice(&self.core.random_u64().to_be_bytes());
         random[8..].copy_from_slice(&self.core.random_u64().to_be_bytes());
@@ -132,7 +131,7 @@ impl Host {
             random,
         };
         self.stepping(|coordinator, now, effects| coordinator.call(now, &call, request, effects));
-        receiver.await.ok()
+        waiting
     }
 
     /// One step of the coordinator, and what it wants done.
@@ -262,13 +261,23 @@ fn host_text(address: IpAddr) -> String {
     }
 }
 
-/// Forgets a call whose caller went away.
-struct Forget<'a> {
-    host: &'a Host,
+/// A call without an answer as yet. The host forgets it if the caller goes away.
+pub struct Waiting {
+    host: Rc<Host>,
     id: CallId,
+    receiver: oneshot::Receiver<Answer>,
 }
 
-impl Drop for Forget<'_> {
+impl Future for Waiting {
+    /// None where the host ended without one.
+    type Output = Option<Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        Pin::new(&mut self.receiver).poll(cx).map(Result::ok)
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.host.calls.borrow_mut().remove(&self.id);
     }

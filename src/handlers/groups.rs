@@ -12,11 +12,24 @@ use crate::groups::{self, GroupAsk, GroupPart};
 use crate::shard::join::join_all;
 use crate::shard::mail;
 
+type ByOwner = BTreeMap<CoreId, Vec<GroupPart>>;
+
 /// The answer for each group of the request, in its order.
 pub async fn ask(request: &Request<'_>) -> Result<Vec<Answer>, Unanswerable> {
+    let (by_owner, codes) = plan(request)?;
+    let mut answers: Vec<Option<Answer>> = Vec::new();
+    answers.resize_with(codes.len(), || None);
+    for (place, answer) in ask_owners(request, by_owner).await {
+        answers[place] = answer;
+    }
+    refuse_the_rest(request, answers, &codes)
+}
+
+/// Which core to ask for which groups, and what is answered for a group where nobody answers. What was decoded ends
+/// here: members wait by the thousand, and their requests are theirs to keep.
+fn plan(request: &Request<'_>) -> Result<(ByOwner, Vec<ErrorCode>), Unanswerable> {
     let requests = read(&request.header, request.body)?;
-    let mut by_owner: BTreeMap<CoreId, Vec<GroupPart>> = BTreeMap::new();
-    // What is left at the end has been answered by nobody.
+    let mut by_owner = ByOwner::new();
     let mut codes = Vec::with_capacity(requests.len());
     for (place, one) in requests.iter().enumerate() {
         codes.push(match groups::locate(request.shard, one.group().unwrap_or_default()) {
@@ -27,13 +40,21 @@ pub async fn ask(request: &Request<'_>) -> Result<Vec<Answer>, Unanswerable> {
             Err(code) => code,
         });
     }
-    let mut answers: Vec<Option<Answer>> = Vec::new();
-    answers.resize_with(requests.len(), || None);
-    for (place, answer) in ask_owners(request, by_owner).await {
-        answers[place] = answer;
+    Ok((by_owner, codes))
+}
+
+/// Only where something was not answered is the request read again.
+fn refuse_the_rest(
+    request: &Request<'_>,
+    answers: Vec<Option<Answer>>,
+    codes: &[ErrorCode],
+) -> Result<Vec<Answer>, Unanswerable> {
+    if answers.iter().all(Option::is_some) {
+        return Ok(answers.into_iter().flatten().collect());
     }
-    let refused = |((answer, one), code): ((Option<Answer>, GroupRequest<'_>), ErrorCode)| {
-        answer.unwrap_or_else(|| one.refused(code))
+    let requests = read(&request.header, request.body)?;
+    let refused = |((answer, one), code): ((Option<Answer>, GroupRequest<'_>), &ErrorCode)| {
+        answer.unwrap_or_else(|| one.refused(*code))
     };
     Ok(answers.into_iter().zip(requests).zip(codes).map(refused).collect())
 }
@@ -48,7 +69,7 @@ pub async fn ask_all(request: &Request<'_>) -> Vec<Option<Answer>> {
     let homes = groups::homes(request.shard);
     let mut answers: Vec<Option<Answer>> = Vec::new();
     answers.resize_with(homes.len(), || None);
-    let mut by_owner: BTreeMap<CoreId, Vec<GroupPart>> = BTreeMap::new();
+    let mut by_owner = ByOwner::new();
     for (place, (partition, owner)) in homes.into_iter().enumerate() {
         by_owner.entry(owner).or_default().push(GroupPart { place, partition });
     }
@@ -58,10 +79,7 @@ pub async fn ask_all(request: &Request<'_>) -> Vec<Option<Answer>> {
     answers
 }
 
-async fn ask_owners(
-    request: &Request<'_>,
-    by_owner: BTreeMap<CoreId, Vec<GroupPart>>,
-) -> Vec<(usize, Option<Answer>)> {
+async fn ask_owners(request: &Request<'_>, by_owner: ByOwner) -> Vec<(usize, Option<Answer>)> {
     let asks = by_owner.into_iter().map(|(owner, parts)| {
         let ask = GroupAsk { frame: request.frame.clone(), client: request.client, parts };
         request.shard.ask(owner, mail::Ask::Group(ask))

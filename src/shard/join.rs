@@ -44,3 +44,10 @@ pub async fn before<F: Future>(future: F, limit: impl Future) -> Option<F::Outpu
     })
     .await
 }
+
+/// How large the future is that a function makes. What is held for every connection and every request is held to a limit
+/// by tests: an `async fn` is as large as the largest thing it awaits, and grows without a word.
+#[cfg(test)]
+pub(crate) fn future_bytes<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+    size_of::<F>()
+}

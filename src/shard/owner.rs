@@ -20,12 +20,13 @@ use crate::shard::mail::{
 };
 use crate::shard::space;
 
+/// What is rare or large has a box of its own, for every question that waits is as large as the largest that is not boxed.
 pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
     match ask {
         Ask::Produce(ask) => Answer::Produce(produce(shard, ask).await),
-        Ask::Fetch(ask) => Answer::Fetch(fetch(shard, ask).await),
+        Ask::Fetch(ask) => Answer::Fetch(Box::pin(fetch(shard, ask)).await),
         Ask::Watch(ask) => {
-            watch(shard, ask).await;
+            Box::pin(watch(shard, ask)).await;
             Answer::Ready
         }
         Ask::Offsets(asks) => Answer::Offsets(join_all(asks.into_iter().map(|ask| offset(shard, ask))).await),
@@ -37,15 +38,15 @@ pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
         }
         Ask::Group(ask) => Answer::Group(groups::answer(shard, ask).await),
         Ask::Control(request) => Answer::Control(match shard.controller() {
-            Some(controller) => controller.handle(request).await,
+            Some(controller) => Box::pin(controller.handle(request)).await,
             None => ControllerAnswer::Unavailable,
         }),
         // The change itself was applied when the mail was read; what is left is to wait for the logs it opened.
         Ask::Apply(changes) => {
-            shard.brought_open(&changes).await;
+            Box::pin(shard.brought_open(&changes)).await;
             Answer::Applied
         }
-        Ask::Stop => Answer::Stopped { clean: shard.stop().await },
+        Ask::Stop => Answer::Stopped { clean: Box::pin(shard.stop()).await },
         Ask::Metrics => Answer::Metrics(Box::new(CoreMetrics::of(shard))),
         // A shard has begun already.
         Ask::Begin(_) => Answer::Failed,

@@ -334,3 +334,14 @@ fn a_part_that_waits_does_not_let_a_later_request_pass_the_parts_behind_it() {
         ended.expect("runs");
     }
 }
+
+/// What a question costs where it is asked, and where another core works on it.
+#[test]
+fn a_question_is_held_in_little() {
+    const ASKED_BYTES_MAX: usize = 768;
+    const WORK_BYTES_MAX: usize = 896;
+    let asked = join::future_bytes(|(shard, ask): (&'static Rc<Shard>, Ask)| shard.ask(CONTROLLER_CORE, ask));
+    assert!(asked <= ASKED_BYTES_MAX, "{asked}");
+    let work = join::future_bytes(|(shard, ask, sent)| work(shard, CONTROLLER_CORE, 0, ask, sent));
+    assert!(work <= WORK_BYTES_MAX, "{work}");
+}
