@@ -104,7 +104,11 @@ async fn receive(shard: &Rc<Shard>, stream: &Stream) -> Option<Result<Request, R
 async fn answer(shard: &Rc<Shard>, request: Request) -> Response {
     let response = match request.path.as_str() {
         "/metrics" => match before(all_cores(shard), shard.core.sleep(CORES_TIME_MAX)).await {
-            Some(cores) => Response::new(200, text::CONTENT_TYPE, text::prometheus(&cores)),
+            // Some thousand lines are written by a helper.
+            Some(cores) => match shard.core.offload(move || text::prometheus(&cores)).await {
+                Ok(text) => Response::new(200, text::CONTENT_TYPE, text),
+                Err(_) => Response::plain(500, "the metrics could not be written\n"),
+            },
             None => Response::plain(503, "a core does not answer\n"),
         },
         "/healthz" => match before(all_cores(shard), shard.core.sleep(CORES_TIME_MAX)).await {

@@ -95,16 +95,18 @@ pub fn plan(
 pub fn groups(segments: &[Facts], end: Offset, segment_bytes: u64) -> Vec<Range<usize>> {
     let count = segments.partition_point(|segment| segment.base < end);
     let mut groups: Vec<Range<usize>> = Vec::new();
-    for at in 0..count {
+    let mut bytes = 0_u64;
+    for (at, segment) in segments[..count].iter().enumerate() {
+        bytes = bytes.saturating_add(segment.bytes);
         if let Some(group) = groups.last_mut() {
-            let bytes: u64 = segments[group.start..=at].iter().map(|segment| segment.bytes).sum();
-            let offsets = segments[at].end.distance_from(segments[group.start].base);
+            let offsets = segment.end.distance_from(segments[group.start].base);
             if bytes <= segment_bytes && i32::try_from(offsets).is_ok() {
                 group.end = at + 1;
                 continue;
             }
         }
         groups.push(at..at + 1);
+        bytes = segment.bytes;
     }
     groups
 }

@@ -32,10 +32,10 @@ use crate::shard::tests::{live, settings, start_with, try_create};
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const TOPIC: &str = "orders";
-const GROUP: &str = "g";
+pub(super) const GROUP: &str = "g";
 
 /// A broker with a topic and a coordinator that has loaded.
-async fn begin(core: &Core, arguments: &[&str]) -> Rc<Shard> {
+pub(super) async fn begin(core: &Core, arguments: &[&str]) -> Rc<Shard> {
     let mut all = vec!["groups.group.initial.rebalance.delay.ms=0", "groups.offsets.topic.num.partitions=3"];
     all.extend(arguments);
     let shard = start_with(core, Faults::default(), settings(&all)).await;
@@ -62,6 +62,16 @@ async fn list(shard: &Rc<Shard>) -> Result<Vec<String>, i16> {
 }
 
 async fn commit(shard: &Rc<Shard>, member: (&str, i32), offset: i64, metadata: &str) -> Vec<i16> {
+    commit_for(shard, GROUP, member, offset, metadata).await
+}
+
+pub(super) async fn commit_for(
+    shard: &Rc<Shard>,
+    group: &str,
+    member: (&str, i32),
+    offset: i64,
+    metadata: &str,
+) -> Vec<i16> {
     let partition = |partition_index| OffsetCommitRequestPartition {
         partition_index,
         committed_offset: offset,
@@ -74,7 +84,7 @@ async fn commit(shard: &Rc<Shard>, member: (&str, i32), offset: i64, metadata: &
         ..Default::default()
     };
     let body = OffsetCommitRequest {
-        group_id: GROUP.into(),
+        group_id: group.to_owned().into(),
         member_id: member.0.to_owned().into(),
         generation_id_or_member_epoch: member.1,
         // Between two that are there stands one that is not.

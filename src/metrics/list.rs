@@ -174,9 +174,11 @@ pub const FAMILIES: &[Family] = &[
         "Compactions that gave up: no space, damage, or a log that closed or was truncated meanwhile.",
         |core| core.logs.compactions_failed,
     ),
-    counter("corelog_compaction_read_bytes_total", "Bytes of batches that compactions went over.", |core| {
-        core.logs.compaction_bytes_read
-    }),
+    counter(
+        "corelog_compaction_read_bytes_total",
+        "Bytes of batches that compactions went over, to learn keys and again to clean.",
+        |core| core.logs.compaction_bytes_read,
+    ),
     counter("corelog_compaction_written_bytes_total", "Bytes of batches that they left.", |core| {
         core.logs.compaction_bytes_written
     }),

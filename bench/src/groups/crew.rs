@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use net::wire::Uuid;
+use rt::sync::Event;
 use rt::{Class, Core};
 
 use super::ownership::Ownership;
 use super::{Scene, classic, consumer, coordinator, new_group};
 use crate::cli::{self, Protocol};
 use crate::histogram::Latencies;
-use crate::link::{Error, Link};
+use crate::link::{Error, Link, within};
 use crate::progress::{Pace, Patience, Progress};
 use crate::report::Report;
 use crate::topic::describe_code;
@@ -38,6 +39,8 @@ pub struct Crew {
     coordinator: SocketAddr,
     ownership: RefCell<Ownership>,
     leaving: RefCell<BTreeSet<usize>>,
+    /// Somebody is to leave: consumers do so when they are closed, not with their next heartbeat.
+    dismissed: Event,
     living: Cell<usize>,
     /// A member's name and generation or epoch, for its commits.
     standing: RefCell<Vec<Option<(String, i32)>>>,
@@ -122,6 +125,7 @@ impl Crew {
             heartbeat: options.heartbeat,
             coordinator: coordinator.address,
             leaving: RefCell::default(),
+            dismissed: Event::new(),
             living: Cell::new(0),
             standing: RefCell::default(),
             failure: RefCell::new(None),
@@ -161,6 +165,7 @@ impl Crew {
     pub async fn let_go(&self, index: usize) -> Result<u64, Error> {
         let living = self.living.get();
         self.leaving.borrow_mut().insert(index);
+        self.dismissed.notify_all();
         while self.ownership.borrow().has_member(index) {
             self.fail_if_failed()?;
             self.core.sleep(SETTLE_POLL).await;
@@ -200,6 +205,7 @@ impl Crew {
     /// All leave at once.
     pub async fn dissolve(&self, members: u32) -> Result<(), Error> {
         self.leaving.borrow_mut().extend(0..members as usize);
+        self.dismissed.notify_all();
         let give_up_at = self.core.now() + ANSWER_WAIT;
         while self.living.get() > 0 {
             self.fail_if_failed()?;
@@ -256,6 +262,19 @@ impl Crew {
         Ok(())
     }
 
+    /// Waits for the next heartbeat's time, or until this member is to leave.
+    async fn rest(&self, index: usize) {
+        let until = self.core.now() + self.heartbeat;
+        loop {
+            let dismissed = self.dismissed.listen();
+            let left = until.saturating_since(self.core.now());
+            if left.is_zero() || self.is_leaving(index) {
+                return;
+            }
+            within(&self.core, left, dismissed).await;
+        }
+    }
+
     fn is_leaving(&self, index: usize) -> bool {
         self.leaving.borrow().contains(&index)
     }
@@ -270,7 +289,7 @@ impl Speech {
                 return self.leave(hands).await;
             }
             if let Next::AfterHeartbeat = self.turn(hands).await? {
-                crew.core.sleep(crew.heartbeat).await;
+                crew.rest(hands.index).await;
             }
         }
     }

@@ -16,7 +16,6 @@ use crate::histogram::Latencies;
 use crate::link::Error;
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::writing::nanos;
 
 pub fn run(options: &PauseGroup) -> Result<Report, Error> {
     let asked = options.clone();
@@ -30,6 +29,8 @@ async fn pause(mut scene: Scene, options: PauseGroup) -> Result<Report, Error> {
     let mut progress = Progress::new(options.members.output.quiet, crew.now());
     for (index, link) in crew.connect_many(members).await?.into_iter().enumerate() {
         crew.enter(index, link, true);
+        // As in life, their heartbeats are spread over the interval; the classic protocol's rebalances bring them together.
+        scene.core.sleep(options.members.heartbeat / members).await;
     }
     crew.settle(&progress).await?;
     // Those of the beginning are another command's matter.
@@ -40,11 +41,11 @@ async fn pause(mut scene: Scene, options: PauseGroup) -> Result<Report, Error> {
     for round in 0..options.churn {
         let newcomer = (members + round) as usize;
         let link = crew.connect().await?;
-        some_time(&scene.core, options.members.heartbeat).await;
+        some_time(&scene.core, options.members.heartbeat, 2 * round).await;
         let came_at = crew.now();
         crew.enter(newcomer, link, false);
         coming.record(crew.settle(&progress).await?.saturating_sub(came_at));
-        some_time(&scene.core, options.members.heartbeat).await;
+        some_time(&scene.core, options.members.heartbeat, 2 * round + 1).await;
         let left_at = crew.let_go(newcomer).await?;
         going.record(crew.settle(&progress).await?.saturating_sub(left_at));
         let now = crew.now();
@@ -75,8 +76,10 @@ async fn pause(mut scene: Scene, options: PauseGroup) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Members come and go at any moment, not in step with the heartbeats of those who stay.
-async fn some_time(core: &Core, at_most: Duration) {
-    let part = core.random_u64() % nanos(at_most).max(1);
-    core.sleep(Duration::from_nanos(part)).await;
+/// Members come and go at any moment, not in step with the heartbeats of those who stay. A partition that moves is taken with
+/// its next holder's next heartbeat, so most of its pause is where in the interval that happens to be: the moments are spread
+/// evenly over it (by the golden ratio), lest a run of few measures its luck.
+async fn some_time(core: &Core, heartbeat: Duration, number: u32) {
+    const GOLDEN: f64 = 0.618_034;
+    core.sleep(heartbeat.mul_f64((f64::from(number) * GOLDEN).fract())).await;
 }

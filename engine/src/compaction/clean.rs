@@ -97,8 +97,6 @@ pub struct Rules {
 /// What was seen and what stayed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
-    pub bytes_read: u64,
-    pub bytes_written: u64,
     pub records_kept: u64,
     pub records_removed: u64,
     /// Batches that could not be opened and so stay.
@@ -107,9 +105,7 @@ pub struct Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Counts) {
-        let Counts { bytes_read, bytes_written, records_kept, records_removed, batches_unopened } = other;
-        self.bytes_read += bytes_read;
-        self.bytes_written += bytes_written;
+        let Counts { records_kept, records_removed, batches_unopened } = other;
         self.records_kept += records_kept;
         self.records_removed += records_removed;
         self.batches_unopened += batches_unopened;
@@ -166,7 +162,6 @@ impl Cleaner {
                 return Err(Damaged(why));
             }
             self.next = batch.next_offset();
-            self.counts.bytes_read += batch.length_bytes() as u64;
             self.clean_batch(batch, out);
         }
         Ok(())
@@ -247,7 +242,6 @@ impl Cleaner {
         }
         self.max_timestamp = self.max_timestamp.max(time);
         self.position += total as u64;
-        self.counts.bytes_written += total as u64;
         out.extend_from_slice(bytes);
     }
 

@@ -21,6 +21,8 @@ use crate::compaction::{self, Facts, Plan};
 use crate::ids::Offset;
 use crate::index::SealedIndex;
 use crate::segment::{Index, Segment};
+#[cfg(test)]
+pub(super) use files::PIECE_BYTES;
 use files::{Output, Pieces};
 use rt::{File, Panicked};
 use std::fmt;
@@ -127,8 +129,6 @@ async fn run(shared: &Rc<Shared>, plan: &Plan, truncations: u32) -> Result<Compa
         done.segments_after += after;
         done.counts += counts;
         shared.count(|counters| {
-            counters.compaction_bytes_read += counts.bytes_read;
-            counters.compaction_bytes_written += counts.bytes_written;
             counters.compaction_records_kept += counts.records_kept;
             counters.compaction_records_removed += counts.records_removed;
         });
@@ -147,12 +147,15 @@ async fn learn(shared: &Rc<Shared>, plan: &Plan) -> Result<(KeyMap, Offset), Com
     let mut learner = Learner::new(keys, plan.dirty.start, limit);
     let dirty = {
         let state = shared.state.borrow();
-        olds(&state, |segment, end| segment.base < plan.dirty.end && end > plan.dirty.start)
+        let is_dirty =
+            |(segment, end): &(&Segment, Offset)| segment.base < plan.dirty.end && *end > plan.dirty.start;
+        olds(with_ends(&state).filter(is_dirty))
     };
     for segment in &dirty {
         let mut pieces = Pieces::new(shared, segment, segment.floor(plan.dirty.start));
         while let Some(piece) = pieces.next().await? {
             check_going_on(shared)?;
+            shared.count(|counters| counters.compaction_bytes_read += piece.len() as u64);
             let learn = move || {
                 let learned = learner.learn(&piece);
                 (learner, learned)
@@ -194,12 +197,8 @@ fn groups(shared: &Shared, learned_to: Offset) -> Vec<Vec<Old>> {
     let state = shared.state.borrow();
     let facts = facts(&state);
     let groups = compaction::groups(&facts, learned_to, shared.config.borrow().segment_bytes);
-    let group = |range: std::ops::Range<usize>| {
-        let first = facts[range.start].base;
-        let last = facts[range.end - 1].base;
-        olds(&state, |segment, _| (first..=last).contains(&segment.base))
-    };
-    groups.into_iter().map(group).collect()
+    let segments: Vec<(&Segment, Offset)> = with_ends(&state).collect();
+    groups.into_iter().map(|group| olds(segments[group].iter().copied())).collect()
 }
 
 /// The second pass, over one group: a segment beside the old ones, and the swap if anything changed. Gives how many
@@ -246,6 +245,7 @@ async fn write(
         let mut pieces = Pieces::new(shared, segment, 0);
         while let Some(piece) = pieces.next().await? {
             check_going_on(shared)?;
+            shared.count(|counters| counters.compaction_bytes_read += piece.len() as u64);
             let clean = move || {
                 let mut out = Vec::with_capacity(piece.len());
                 let done = cleaner.clean(&piece, &mut out);
@@ -289,10 +289,9 @@ fn with_ends(state: &State) -> impl Iterator<Item = (&Segment, Offset)> {
     state.segments.iter().zip(ends)
 }
 
-/// The sealed segments that are wanted.
-fn olds(state: &State, wanted: impl Fn(&Segment, Offset) -> bool) -> Vec<Old> {
-    let wanted = with_ends(state).filter(|(segment, end)| wanted(segment, *end));
-    let old = wanted.filter_map(|(segment, end)| match &segment.index {
+/// The sealed ones of these segments.
+fn olds<'s>(segments: impl Iterator<Item = (&'s Segment, Offset)>) -> Vec<Old> {
+    let old = segments.filter_map(|(segment, end)| match &segment.index {
         Index::Sealed(index) => Some(Old {
             base: segment.base,
             end,

@@ -12,7 +12,7 @@ use std::io;
 
 /// How much a helper thread is given at once, but for a batch that alone is larger, and how much is read and written at
 /// a time: reading, checking and copying this much keeps the core for some tens of microseconds.
-const PIECE_BYTES: usize = 64 << 10;
+pub(in crate::log) const PIECE_BYTES: usize = 64 << 10;
 
 /// The batches of one old segment.
 pub(super) struct Pieces {
@@ -85,6 +85,7 @@ impl Output {
     }
 
     pub(super) async fn write(&mut self, shared: &Shared, bytes: Vec<u8>) -> io::Result<()> {
+        shared.count(|counters| counters.compaction_bytes_written += bytes.len() as u64);
         match self.rest.is_empty() {
             true => self.rest = bytes,
             false => self.rest.extend_from_slice(&bytes),

@@ -1,10 +1,13 @@
 //! Compaction beside everything else that a log does, and what is left for whom afterwards.
 
+use super::super::compact::PIECE_BYTES;
 use super::compaction::{Model, append, batch_number, compact, live, partition, records};
 use super::*;
 use crate::batch::rewrite::Opened;
 use rt::sim::{CrashPlan, Fault, OpKind, Sim, SimConfig, SimDisk};
 use std::collections::BTreeMap;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::time::Duration;
 
 const DIR: &str = "/data/log";
@@ -329,4 +332,48 @@ fn a_killed_broker_leaves_nothing_that_is_half_written() {
         assert!(!batch.is_empty());
     })
     .expect("runs");
+}
+
+/// What it does on the core is bounded by bytes: reading, checking, copying and writing a piece; the passes are helpers'.
+#[test]
+fn between_two_yields_it_passes_on_one_piece_at_most() {
+    const SEGMENT_BYTES: u64 = 3 << 17;
+    const RECORD_BYTES: i64 = 5_000;
+    const RECORDS: i64 = 200;
+    sim(1, |core, _, _| async move {
+        let mut how = open_compacted(1);
+        how.config.segment_bytes = SEGMENT_BYTES;
+        let log = Log::open(&core, how).await.expect("opens");
+        for n in 0..RECORDS {
+            let mut builder = BatchBuilder::new(Codec::None);
+            // Every fifth key comes again, so that segments change.
+            let key = format!("key-{}", n - n % 5 / 4);
+            builder.append(n, Some(key.as_bytes()), Some(&[b'v'; RECORD_BYTES as usize]), &[]);
+            let appended = log.append(Slice::from(builder.finish()), AppendKind::Client).await;
+            log.committed(appended.expect("appends").last_offset).await.expect("is durable");
+        }
+        super::super::seal::settled(&log.shared, Offset(i64::MAX)).await;
+        let passed = || {
+            let counters = log.counters();
+            (counters.compaction_bytes_read, counters.compaction_bytes_written)
+        };
+        let (mut most_read, mut most_written) = (0, 0);
+        let mut compacting = pin!(log.compact());
+        let done = poll_fn(|context| {
+            let before = passed();
+            let polled = compacting.as_mut().poll(context);
+            most_read = most_read.max(passed().0 - before.0);
+            most_written = most_written.max(passed().1 - before.1);
+            polled
+        });
+        let done = done.await.expect("compacts");
+        assert!(done.segments_before >= 2 && done.counts.records_removed > 0, "{done:?}");
+        let (read, written) = passed();
+        let removed = done.counts.records_removed * RECORD_BYTES as u64;
+        assert!(read > 20 * PIECE_BYTES as u64 && written <= read / 2 - removed, "{read} {written}");
+        // The last batch of a piece passes the bound.
+        let most_bytes = PIECE_BYTES as u64 + RECORD_BYTES as u64 + 200;
+        assert!((PIECE_BYTES as u64..most_bytes).contains(&most_read), "{most_read}");
+        assert!((1..most_bytes).contains(&most_written), "{most_written}");
+    });
 }
