@@ -189,6 +189,7 @@ pub struct Groups {
     pub max_session_timeout_ms: i32,
     pub max_size: usize,
     pub offset_metadata_max_bytes: usize,
+    pub offsets_commit_timeout_ms: i64,
     pub offsets_retention_minutes: i64,
     pub offsets_retention_check_interval_ms: i64,
     pub offsets_topic_num_partitions: i32,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use coord::group::{self, partition_for};
+use coord::group::{self, Budget, partition_for};
 use coord::metadata::{Change, ConfigResource, Image, group_config};
 use engine::ids::PartitionId;
 use engine::log::Log;
@@ -164,7 +164,9 @@ type Missing = Vec<(usize, Waiting, topics::Rest)>;
 fn ask_hosts(shard: &Rc<Shard>, ask: GroupAsk) -> Result<(Vec<GroupFound>, Missing), Unanswerable> {
     let (header, body) = request::split(&ask.frame)?;
     let requests = request::read(&header, body)?;
-    let caller = Caller { version: header.version, client_id: &header.client_id, client: ask.client };
+    let budget = Budget::default();
+    let (version, client_id, client) = (header.version, &*header.client_id, ask.client);
+    let caller = Caller { version, client_id, client, budget: &budget };
     let mut found = Vec::with_capacity(ask.parts.len());
     let mut missing = Missing::new();
     for GroupPart { place, partition } in ask.parts {
@@ -192,7 +194,7 @@ fn ask_host(
     let Some(host) = host.filter(|host| !host.is_over()) else {
         return Asked::Answered(request.refused(ErrorCode::NotCoordinator));
     };
-    match topics::check(&shard.metadata.borrow(), caller.version, request) {
+    match topics::check(&shard.metadata.borrow(), caller.version, request, caller.budget) {
         topics::Checked::Answered(answer) => Asked::Answered(answer),
         topics::Checked::Ask(request, rest) => Asked::Waits(host.call(caller, request), rest),
     }

@@ -157,7 +157,7 @@ impl Settings {
             retention_ms: settings.retention_ms,
             retention_bytes: settings.retention_bytes,
             deletes: settings.cleanup_delete && !internal,
-            compacted: settings.cleanup_compact,
+            compacted: settings.cleanup_compact || internal,
             compaction: Policy {
                 min_dirty_ratio: settings.min_cleanable_dirty_ratio,
                 min_lag_ms: settings.min_compaction_lag_ms,
@@ -217,6 +217,7 @@ fn groups(config: &config::Groups) -> coord::group::Settings {
         group_max_session_timeout_ms: config.max_session_timeout_ms,
         group_initial_rebalance_delay_ms: positive(config.initial_rebalance_delay_ms),
         offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+        offsets_commit_timeout_ms: positive(config.offsets_commit_timeout_ms),
         offsets_retention_ms: config.offsets_retention_minutes * 60_000,
         offsets_retention_check_interval_ms: positive(config.offsets_retention_check_interval_ms),
         consumer_max_size: config.consumer_max_size,

@@ -6,7 +6,7 @@
 //! kept until they are durable: a failed append undoes its own changes and those of all later ones.
 //!
 //! Invariants:
-//! - Every call gets exactly one answer.
+//! - Every call gets exactly one answer, and what waits for its append no later than `offsets.commit.timeout.ms`.
 //! - An answer leaves only when everything appended before it was decided is durable. Reads too: what they show can no
 //!   longer be undone. (Kafka's reads show the last durable state at once instead; a commit is not seen earlier there.)
 //! - The state that the durable records make when they are loaded is the state without the undurable ones, but for what
@@ -20,6 +20,7 @@
 //! authorization, the look-up of topics that do not exist, routing; [`call`] says what the caller fills in.
 
 pub mod assignor;
+mod budget;
 pub mod call;
 mod classic;
 mod consumer;
@@ -43,6 +44,7 @@ use std::rc::Rc;
 use crate::error_code::ErrorCode;
 use crate::metadata::{Image, Topic};
 
+pub use budget::Budget;
 pub use call::{Answer, Call, CallId, Request, translate};
 pub use partition::partition_for;
 pub use records::RecordBytes;
@@ -55,7 +57,7 @@ use pending::{After, Held, Pending, Undo};
 use records::Record;
 use settings::{GROUPS_PER_STEP_MAX, MEMBERS_PER_STEP_MAX, TIMERS_PER_STEP_MAX};
 use sweep::Sweeps;
-use timers::{Key, Timers};
+use timers::{Entry, Key, Timers};
 
 /// A name, shared by whatever mentions it within the shard.
 pub type Text = Rc<str>;
@@ -159,6 +161,13 @@ impl Group {
             Group::Consumer(group) => group.member_count(),
         }
     }
+
+    fn stop(&mut self, core: &mut Core) {
+        match self {
+            Group::Classic(group) => group.stop(core),
+            Group::Consumer(group) => group.stop(core),
+        }
+    }
 }
 
 /// What every group's decisions share: the settings, the time, and what the step has come to so far.
@@ -253,7 +262,7 @@ impl Shard {
         match self.phase {
             Phase::Settling { .. } => Some(0),
             Phase::Active if self.sweeps.are_busy() => Some(0),
-            Phase::Active => self.core.timers.first(),
+            Phase::Active => self.core.timers.first().into_iter().chain(self.pending.first_due()).min(),
             Phase::Loading | Phase::Unloaded => None,
         }
     }
@@ -269,7 +278,7 @@ impl Shard {
     pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) -> Result<(), Damaged> {
         self.core.now = now;
         match input {
-            Input::Tick => self.tick(),
+            Input::Tick => self.tick(out),
             Input::Durable { seq } => self.durable(seq, out),
             Input::Failed { seq, why } => self.failed(seq, translate(why)),
             Input::Load { key, value } => self.load(key, value).map_err(Damaged)?,
@@ -341,13 +350,14 @@ impl Shard {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, out: &mut Effects) {
         match &self.phase {
             Phase::Settling { done } => {
                 let done = done.clone();
                 self.settle(done);
             }
             Phase::Active => {
+                self.give_up_waiting(out);
                 for _ in 0..TIMERS_PER_STEP_MAX {
                     let Some((at, key)) = self.core.timers.pop(self.core.now.ms) else { break };
                     self.fire(at, &key);
@@ -385,7 +395,7 @@ impl Shard {
         }
     }
 
-    fn fire(&mut self, at: u64, key: &Key) {
+    fn fire(&mut self, at: Entry, key: &Key) {
         match key {
             Key::Member(group, _) | Key::Pending(group, _) | Key::Join(group) | Key::Sync(group) => {
                 if let Some(Group::Classic(group)) = self.groups.get_mut(group) {
@@ -470,7 +480,7 @@ impl Shard {
             }
         }
         for held in self.pending.take_all() {
-            if let Held::Answer(call, mut answer) = held {
+            if let Held::Answer { call, mut answer, .. } = held {
                 answer.fail(ErrorCode::NotCoordinator);
                 self.core.answer(call, answer);
             }

@@ -274,6 +274,12 @@ pub const KEYS: &[Key] = &[
         "Longest text that may be committed with an offset.",
     ),
     key(
+        "groups.offsets.commit.timeout.ms",
+        integer(1, i32::MAX as i64),
+        "5000",
+        "How long an answer waits for its record to become durable.",
+    ),
+    key(
         "groups.offsets.retention.minutes",
         integer(1, i32::MAX as i64),
         "10080",

@@ -201,6 +201,7 @@ impl Reader<'_> {
             max_session_timeout_ms: self.integer("groups.group.max.session.timeout.ms"),
             max_size: self.integer("groups.group.max.size"),
             offset_metadata_max_bytes: self.integer("groups.offset.metadata.max.bytes"),
+            offsets_commit_timeout_ms: self.integer("groups.offsets.commit.timeout.ms"),
             offsets_retention_minutes: self.integer("groups.offsets.retention.minutes"),
             offsets_retention_check_interval_ms: self.integer("groups.offsets.retention.check.interval.ms"),
             offsets_topic_num_partitions: self.integer("groups.offsets.topic.num.partitions"),

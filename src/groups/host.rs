@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use coord::group::regex::Pattern;
-use coord::group::{self, Answer, Append, Call, CallId, Effects, Input, Now, Request, Resolve, Settings};
+use coord::group::{
+    self, Answer, Append, Budget, Call, CallId, Effects, Input, Now, Request, Resolve, Settings,
+};
 use coord::metadata::{Image, Topic};
 use engine::ids::Offset;
 use engine::log::Log;
 use net::error_code::ErrorCode;
 use rt::sync::{Event, oneshot};
-use rt::{Class, Core, Instant};
+use rt::{Class, Core, Instant, Slice};
 
 use super::{Counts, load, write};
 use crate::shard::Shard;
@@ -29,6 +31,8 @@ pub struct Caller<'a> {
     pub version: i16,
     pub client_id: &'a str,
     pub client: IpAddr,
+    /// Of the request.
+    pub budget: &'a Budget,
 }
 
 pub struct Host {
@@ -40,8 +44,8 @@ pub struct Host {
     image: RefCell<Rc<Image>>,
     calls: RefCell<HashMap<CallId, oneshot::Sender<Answer>, ahash::RandomState>>,
     call_next: Cell<u64>,
-    /// Decided and not yet in the log.
-    pub(super) to_append: RefCell<VecDeque<Append>>,
+    /// Decided and not yet in the log: the append's number, and its batch.
+    pub(super) to_append: RefCell<VecDeque<(u64, Slice)>>,
     /// In the log and not known to be durable: the append's number, and its last offset.
     pub(super) to_commit: RefCell<VecDeque<(u64, Offset)>>,
     pub(super) appends: Event,
@@ -129,6 +133,7 @@ impl Host {
             client_id: caller.client_id,
             client_host: &host_text(caller.client),
             random,
+            budget: caller.budget,
         };
         self.stepping(|coordinator, now, effects| coordinator.call(now, &call, request, effects));
         waiting
@@ -166,10 +171,7 @@ impl Host {
     }
 
     fn carry_out(self: &Rc<Self>, effects: Effects) {
-        if !effects.appends.is_empty() {
-            self.to_append.borrow_mut().extend(effects.appends);
-            self.appends.notify_all();
-        }
+        let oversized = self.queue(&effects.appends);
         for (id, answer) in effects.answers {
             let sender = self.calls.borrow_mut().remove(&id);
             if let Some(sender) = sender {
@@ -184,6 +186,34 @@ impl Host {
         if deadline.is_some_and(|deadline| armed.is_none_or(|armed| deadline < armed)) {
             self.rearm.notify_all();
         }
+        if let Some(seq) = oversized {
+            // Nothing has been decided since: what others wait for is not touched.
+            self.step(Input::Failed { seq, why: ErrorCode::MessageTooLarge });
+        }
+    }
+
+    /// Gives batches to who appends them, in order, up to one that the log would refuse for its size.
+    fn queue(&self, appends: &[Append]) -> Option<u64> {
+        if appends.is_empty() {
+            return None;
+        }
+        let bytes_max = usize::try_from(self.log.config().max_message_bytes).unwrap_or(usize::MAX);
+        let mut oversized = None;
+        for append in appends {
+            let batch = write::batch_of(&append.records, self.core.wall_ms());
+            if batch.len() > bytes_max {
+                let bytes = batch.len();
+                rt::say!(
+                    "corelog: a record of {bytes} bytes is larger than the max.message.bytes of {}",
+                    self.name
+                );
+                oversized = Some(append.seq);
+                break;
+            }
+            self.to_append.borrow_mut().push_back((append.seq, batch));
+        }
+        self.appends.notify_all();
+        oversized
     }
 
     async fn keep_time(self: &Rc<Self>) {

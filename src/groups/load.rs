@@ -30,8 +30,8 @@ pub async fn load(host: &Rc<Host>) -> Result<(), String> {
         }
         let read = read.map_err(|why| format!("the log cannot be read at offset {}: {why:?}", from.0))?;
         if read.next <= from {
-            // Nothing is left up to the end: the last records were compacted away.
-            break;
+            // Batches follow each other without a gap up to the end, compacted or not.
+            return Err(format!("the log has nothing at offset {}, and ends at {}", from.0, end.0));
         }
         // A batch may lie across two slices.
         bytes.clear();

@@ -331,10 +331,46 @@ fn the_topic_is_made_once_with_what_it_must_have_whatever_the_defaults_are() {
         let topic = metadata.topic(OFFSETS_TOPIC).expect("it is there");
         assert_eq!(topic.partitions.len(), 3);
         assert_eq!(topic.configs.get("cleanup.policy").map(String::as_str), Some("compact"));
+        let mut deleting = (**topic).clone();
+        deleting.configs.insert("cleanup.policy".to_owned(), "delete".to_owned());
+        assert!(shard.log_config(&deleting).compacted, "else nothing would ever shrink it");
         let config = shard.log_config(topic);
         assert_eq!(config.segment_bytes, 100 << 20);
         assert!(!config.deletes);
         assert_eq!(config.durability, engine::log::Durability::Fsync);
+    });
+}
+
+async fn alter(
+    shard: &Rc<Shard>,
+    resource: (i8, &'static str),
+    name: &'static str,
+    value: &'static str,
+) -> i16 {
+    let config = AlterableConfig { name: name.into(), config_operation: 0, value: Some(value.into()) };
+    let (resource_type, resource_name) = (resource.0, resource.1.into());
+    let resource = AlterConfigsResource { resource_type, resource_name, configs: vec![config] };
+    let body = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let told = ask(shard, ApiKey::IncrementalAlterConfigs, 1, &body).await;
+    told.read::<IncrementalAlterConfigsResponse>().responses[0].error_code
+}
+
+#[test]
+fn a_record_that_is_too_large_is_nobody_elses_error() {
+    live(&SimDisk::new(), |core, _| async move {
+        let shard = begin(&core, &["groups.offset.metadata.max.bytes=100000"]).await;
+        assert_eq!(alter(&shard, (2, OFFSETS_TOPIC), "max.message.bytes", "20000").await, 0);
+        let (id, generation) = join(&shard).await;
+        let (large, member) = ("x".repeat(30 << 10), (&*id, generation));
+        // All three are decided before the first is in the log.
+        let commits = vec![(7, ""), (8, &*large), (9, "")];
+        let commits = commits.into_iter().map(|(offset, text)| commit(&shard, member, offset, text));
+        let codes: Vec<i16> =
+            crate::shard::join::join_all(commits).await.iter().map(|codes| codes[1]).collect();
+        assert_eq!(codes, [0, ErrorCode::UnknownServerError as i16, 0]);
+        assert_eq!(committed(&shard).await, (9, 9));
+        let refused = ErrorCode::InvalidConfig as i16;
+        assert_eq!(alter(&shard, (2, OFFSETS_TOPIC), "cleanup.policy", "delete").await, refused);
     });
 }
 
@@ -358,17 +394,7 @@ fn a_groups_own_configs_are_told_to_its_members_also_after_kill_9() {
     live(&disk, move |core, _| async move {
         let shard = begin(&core, &[]).await;
         assert_eq!(interval(shard.clone(), "a").await, 5000);
-        let config = AlterableConfig {
-            name: "consumer.heartbeat.interval.ms".into(),
-            config_operation: 0,
-            value: Some("14000".into()),
-        };
-        let resource =
-            AlterConfigsResource { resource_type: 32, resource_name: "own".into(), configs: vec![config] };
-        let body = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let told = ask(&shard, ApiKey::IncrementalAlterConfigs, 1, &body).await;
-        let altered: IncrementalAlterConfigsResponse = told.read();
-        assert_eq!(altered.responses[0].error_code, 0);
+        assert_eq!(alter(&shard, (32, "own"), "consumer.heartbeat.interval.ms", "14000").await, 0);
         assert_eq!(interval(shard, "b").await, 14_000);
     });
     live(&disk, move |core, _| async move {

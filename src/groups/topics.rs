@@ -1,7 +1,7 @@
 //! Topics in requests about offsets: which there are, their names and ids. What does not exist is answered here, and the
 //! coordinator is asked about the rest; its answers take their places among ours.
 
-use coord::group::{Answer, Request};
+use coord::group::{Answer, Budget, Request};
 use coord::metadata::{Image, Topic};
 use engine::ids::TopicId;
 use net::error_code::ErrorCode;
@@ -12,7 +12,8 @@ use net::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 use net::messages::offset_fetch::{
-    OffsetFetchRequestGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopics,
 };
 
 /// From this version on, OffsetCommit and OffsetFetch name topics by id.
@@ -26,19 +27,20 @@ pub enum Checked<'a> {
 }
 
 /// What the answer says of what was not asked. Each list is in the order of the request; what has no error in it is the
-/// coordinator's to say, and it says that in the same order.
+/// coordinator's to say, and it says that in the same order. Of offsets that are fetched only the topics that are not
+/// there are here, each with its place: what is asked may be a thousand times smaller than what is told.
 pub enum Rest {
     Nothing,
     Commit(Vec<OffsetCommitResponseTopic<'static>>),
-    Fetch(Vec<OffsetFetchResponseTopics<'static>>),
+    Fetch(Vec<(usize, OffsetFetchResponseTopics<'static>)>),
     Delete(Vec<OffsetDeleteResponseTopic<'static>>),
 }
 
 /// Fills in names and ids, and takes out what does not exist.
-pub fn check<'a>(image: &Image, version: i16, request: Request<'a>) -> Checked<'a> {
+pub fn check<'a>(image: &Image, version: i16, request: Request<'a>, budget: &Budget) -> Checked<'a> {
     match request {
         Request::Commit(request) => commit(image, version, request),
-        Request::FetchOffsets(request) => fetch(image, version, request),
+        Request::FetchOffsets(request) => fetch(image, version, request, budget),
         Request::DeleteOffsets(request) => delete(image, request),
         other => Checked::Ask(other, Rest::Nothing),
     }
@@ -80,39 +82,55 @@ fn commit<'a>(image: &Image, version: i16, mut request: OffsetCommitRequest<'a>)
     Checked::Ask(Request::Commit(request), Rest::Commit(told))
 }
 
-fn fetch<'a>(image: &Image, version: i16, mut request: OffsetFetchRequestGroup<'a>) -> Checked<'a> {
-    let Some(topics) = &mut request.topics else {
-        return Checked::Ask(Request::FetchOffsets(request), Rest::Nothing);
-    };
-    let mut told = Vec::with_capacity(topics.len());
-    for topic in &mut *topics {
-        let code = match find(image, version, &topic.name, topic.topic_id) {
+fn fetch<'a>(
+    image: &Image,
+    version: i16,
+    mut request: OffsetFetchRequestGroup<'a>,
+    budget: &Budget,
+) -> Checked<'a> {
+    let mut unknown = Vec::new();
+    for (place, topic) in request.topics.iter_mut().flatten().enumerate() {
+        match find(image, version, &topic.name, topic.topic_id) {
             Ok(found) => {
                 topic.name = found.name.clone().into();
                 topic.topic_id = found.id.0;
-                ErrorCode::None
             }
             // By name, a topic that is gone may be asked about.
-            Err(_) if version < BY_ID_FROM => ErrorCode::None,
-            Err(code) => code,
-        };
-        let partition = |partition_index: &i32| OffsetFetchResponsePartitions {
-            partition_index: *partition_index,
-            committed_offset: -1,
-            committed_leader_epoch: -1,
-            metadata: Some("".into()),
-            error_code: code as i16,
-        };
-        told.push(OffsetFetchResponseTopics {
-            name: topic.name.to_string().into(),
-            topic_id: topic.topic_id,
-            partitions: topic.partition_indexes.iter().map(partition).collect(),
-        });
+            Err(_) if version < BY_ID_FROM => {}
+            Err(code) => {
+                let rows = topic.partition_indexes.len();
+                if !budget.take(rows.saturating_mul(size_of::<OffsetFetchResponsePartitions<'_>>())) {
+                    let refused = Request::FetchOffsets(request).refused(ErrorCode::InvalidRequest);
+                    return Checked::Answered(refused);
+                }
+                unknown.push((place, not_found(topic, code)));
+            }
+        }
     }
-    let is_known = told.iter().map(|topic| topic.partitions.first().is_none_or(|one| one.error_code == 0));
-    let mut is_known = is_known.collect::<Vec<bool>>().into_iter();
-    topics.retain(|_| is_known.next() == Some(true));
-    Checked::Ask(Request::FetchOffsets(request), Rest::Fetch(told))
+    let mut places = unknown.iter().map(|(place, _)| *place).peekable();
+    let mut place = 0;
+    request.topics.iter_mut().for_each(|topics| {
+        topics.retain(|_| {
+            place += 1;
+            places.next_if_eq(&(place - 1)).is_none()
+        });
+    });
+    Checked::Ask(Request::FetchOffsets(request), Rest::Fetch(unknown))
+}
+
+fn not_found(topic: &OffsetFetchRequestTopics<'_>, code: ErrorCode) -> OffsetFetchResponseTopics<'static> {
+    let partition = |partition_index: &i32| OffsetFetchResponsePartitions {
+        partition_index: *partition_index,
+        committed_offset: -1,
+        committed_leader_epoch: -1,
+        metadata: Some("".into()),
+        error_code: code as i16,
+    };
+    OffsetFetchResponseTopics {
+        name: topic.name.to_string().into(),
+        topic_id: topic.topic_id,
+        partitions: topic.partition_indexes.iter().map(partition).collect(),
+    }
 }
 
 fn delete<'a>(image: &Image, mut request: OffsetDeleteRequest<'a>) -> Checked<'a> {
@@ -159,15 +177,15 @@ impl Rest {
                 answer.topics = told;
                 Answer::Commit(answer)
             }
-            (Rest::Fetch(mut told), Answer::FetchOffsets(mut answer)) if answer.error_code == 0 => {
-                let mut said = answer.topics.into_iter().flat_map(|topic| topic.partitions);
-                let open =
-                    told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
-                for (one, said) in open.zip(&mut said) {
-                    assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
-                    *one = said;
+            (Rest::Fetch(unknown), Answer::FetchOffsets(mut answer)) if answer.error_code == 0 => {
+                if !unknown.is_empty() {
+                    let mut known = std::mem::take(&mut answer.topics).into_iter();
+                    for (place, topic) in unknown {
+                        answer.topics.extend(known.by_ref().take(place - answer.topics.len()));
+                        answer.topics.push(topic);
+                    }
+                    answer.topics.extend(known);
                 }
-                answer.topics = told;
                 Answer::FetchOffsets(answer)
             }
             (Rest::Delete(mut told), Answer::DeleteOffsets(mut answer)) if answer.error_code == 0 => {
@@ -196,7 +214,7 @@ mod tests {
     use net::messages::offset_delete::{
         OffsetDeleteRequestPartition, OffsetDeleteRequestTopic, OffsetDeleteResponse,
     };
-    use net::messages::offset_fetch::{OffsetFetchRequestTopics, OffsetFetchResponseGroup};
+    use net::messages::offset_fetch::OffsetFetchResponseGroup;
 
     use super::*;
 
@@ -235,7 +253,7 @@ mod tests {
             ..Default::default()
         };
         let Checked::Ask(Request::FetchOffsets(asked), rest) =
-            check(&image(), 10, Request::FetchOffsets(request))
+            check(&image(), 10, Request::FetchOffsets(request), &Budget::default())
         else {
             panic!("there is something to ask");
         };
@@ -276,7 +294,9 @@ mod tests {
             ..Default::default()
         };
         let request = OffsetCommitRequest { topics: vec![topic(KNOWN), topic(GONE)], ..Default::default() };
-        let Checked::Answered(Answer::Commit(answer)) = check(&image(), 10, Request::Commit(request)) else {
+        let Checked::Answered(Answer::Commit(answer)) =
+            check(&image(), 10, Request::Commit(request), &Budget::default())
+        else {
             panic!("there is nothing to ask");
         };
         let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
@@ -296,7 +316,7 @@ mod tests {
             ..Default::default()
         };
         let Checked::Ask(Request::DeleteOffsets(asked), rest) =
-            check(&image(), 0, Request::DeleteOffsets(request))
+            check(&image(), 0, Request::DeleteOffsets(request), &Budget::default())
         else {
             panic!("there is something to ask");
         };

@@ -18,17 +18,16 @@ pub async fn append(shard: Rc<Shard>, host: Rc<Host>) {
     while !host.is_over() {
         let more = host.appends.listen();
         let next = host.to_append.borrow_mut().pop_front();
-        let Some(append) = next else {
+        let Some((seq, batch)) = next else {
             more.await;
             continue;
         };
-        let batch = batch_of(&append.records, host.core().wall_ms());
         match host.log.append(batch, AppendKind::Internal).await {
             Ok(_) if shard.settings.faults.hasty_coordinator => {
-                host.step(Input::Durable { seq: append.seq });
+                host.step(Input::Durable { seq });
             }
             Ok(appended) => {
-                host.to_commit.borrow_mut().push_back((append.seq, appended.last_offset));
+                host.to_commit.borrow_mut().push_back((seq, appended.last_offset));
                 host.commits.notify_all();
             }
             Err(error) => {
@@ -38,7 +37,7 @@ pub async fn append(shard: Rc<Shard>, host: Rc<Host>) {
                     AppendError::Storage(_) => {}
                     other => rt::say!("corelog: groups could not be recorded in {}: {other:?}", host.name),
                 }
-                host.failed(append.seq, code_of(&error));
+                host.failed(seq, code_of(&error));
             }
         }
     }
@@ -73,7 +72,7 @@ pub async fn commit(host: Rc<Host>) {
     }
 }
 
-fn batch_of(records: &[RecordBytes], now_ms: i64) -> Slice {
+pub fn batch_of(records: &[RecordBytes], now_ms: i64) -> Slice {
     let bytes = records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
     let mut builder = BatchBuilder::with_capacity(Codec::None, bytes.sum());
     for (key, value) in records {

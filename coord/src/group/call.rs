@@ -22,6 +22,7 @@ use net::messages::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
 use net::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchResponseGroup};
 use net::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
+use super::Budget;
 use crate::error_code::ErrorCode;
 
 /// Names a request until its one answer; chosen by the caller.
@@ -39,6 +40,8 @@ pub struct Call<'a> {
     pub client_host: &'a str,
     /// 16 random bytes, for a member id.
     pub random: [u8; 16],
+    /// Shared by the calls that one request was taken apart into.
+    pub budget: &'a Budget,
 }
 
 #[derive(Clone, Debug)]

@@ -31,16 +31,16 @@ use net::wire::{Decode, Reader};
 use super::call::Answer;
 use super::settings::NEW_MEMBER_JOIN_TIMEOUT_MS;
 use super::sweep::Expiry;
-use super::timers::{Deadline, Key};
+use super::timers::{Deadline, Entry, Key};
 use super::{Bytes, Core, Text};
 use crate::error_code::ErrorCode;
 
-pub(super) use join::{Takeover, member_id};
+pub(super) use join::{MEMBER_ID_REQUIRED_VERSION, Takeover, member_id, rebalance_timeout_ms};
 pub(super) use member::{Member, Parked};
 pub(super) use sync::Plan;
 
 /// The protocol type of consumers; others (Connect) keep their own.
-const CONSUMER: &str = "consumer";
+pub(super) const CONSUMER: &str = "consumer";
 
 /// The versions of the subscription that consumers put into their metadata.
 const SUBSCRIPTION_VERSION_MAX: i16 = 3;
@@ -92,6 +92,9 @@ pub(super) struct ClassicGroup {
     join: Deadline,
     sync: Deadline,
     initial: Option<InitialDelay>,
+    /// The generation whose plan is on its way into the log. There is one: a second one behind it would come back from
+    /// the log in place of that which was told.
+    planned: Option<i32>,
     /// The log still has members of it: that it became empty could not be recorded.
     unrecorded: bool,
 }
@@ -115,6 +118,7 @@ impl ClassicGroup {
             join: Deadline::default(),
             sync: Deadline::default(),
             initial: None,
+            planned: None,
             unrecorded: false,
         }
     }
@@ -199,7 +203,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Back in its place after another group had it: whatever of its timers came up meanwhile was lost.
+    /// Back in its place after another group had it. Its timers were dropped then.
     pub fn restored(&mut self, core: &mut Core) {
         self.members.values_mut().for_each(|member| member.deadline = Deadline::default());
         (self.join, self.sync) = (Deadline::default(), Deadline::default());
@@ -211,7 +215,11 @@ impl ClassicGroup {
             deadline.set(core.now.ms.saturating_add(session_ms), &mut core.timers, key);
             self.pending.insert(id, deadline);
         }
-        self.restart_phase(core);
+        match self.planned.take() {
+            // What became of the plan was told while the group was not here.
+            Some(_) if self.state == State::Completing => self.prepare_rebalance(core),
+            Some(_) | None => self.restart_phase(core),
+        }
         self.loaded(core);
     }
 
@@ -245,7 +253,7 @@ impl ClassicGroup {
     }
 
     /// A timer of this group's came up.
-    pub fn fire(&mut self, core: &mut Core, at: u64, key: &Key) {
+    pub fn fire(&mut self, core: &mut Core, at: Entry, key: &Key) {
         let now = core.now.ms;
         match key {
             Key::Member(_, id) => {
@@ -280,7 +288,7 @@ impl ClassicGroup {
     /// Removes a member that is gone; the others share what it had.
     fn expel(&mut self, core: &mut Core, id: &Text) {
         self.refuse_parked(core, id, ErrorCode::UnknownMemberId);
-        self.remove(id);
+        self.remove(core, id);
         self.rebalance_after_removal(core);
     }
 
@@ -300,7 +308,7 @@ impl ClassicGroup {
         if self.leader.is_none() {
             self.leader = Some(id.clone());
         }
-        self.pending.remove(&id);
+        self.forget_pending(core, &id);
         if let Some(instance) = &member.instance {
             self.instances.insert(instance.clone(), id.clone());
         }
@@ -314,9 +322,23 @@ impl ClassicGroup {
         }
     }
 
+    /// Drops an id that was given out; whether it was.
+    fn forget_pending(&mut self, core: &mut Core, id: &str) -> bool {
+        let found = self.pending.remove(id);
+        found.map(|mut deadline| deadline.clear(&mut core.timers)).is_some()
+    }
+
+    /// Drops all timers: another group, or none, takes its place.
+    pub fn stop(&mut self, core: &mut Core) {
+        let members = self.members.values_mut().map(|member| &mut member.deadline);
+        let all = members.chain(self.pending.values_mut()).chain([&mut self.join, &mut self.sync]);
+        all.for_each(|deadline| deadline.clear(&mut core.timers));
+    }
+
     /// Takes a member out; its parked calls have been answered.
-    fn remove(&mut self, id: &Text) -> Option<Member> {
-        let member = self.members.remove(id)?;
+    fn remove(&mut self, core: &mut Core, id: &Text) -> Option<Member> {
+        let mut member = self.members.remove(id)?;
+        member.deadline.clear(&mut core.timers);
         assert!(!member.is_parked(), "a parked call is answered before its member goes");
         count_protocols(&mut self.protocols, &member, false);
         if let Some(instance) = &member.instance

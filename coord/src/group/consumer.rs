@@ -34,7 +34,7 @@ use super::pending::Undo;
 use super::per_topic::{Owned, Partitions};
 use super::records::{CurrentValue, MemberState, MemberValue, Record, RegexValue};
 use super::sweep::Expiry;
-use super::timers::{Deadline, Key};
+use super::timers::{Deadline, Entry, Key};
 use super::{Core, Text};
 
 /// The first epoch of a group and of its target; a first real assignment has the next one.
@@ -171,6 +171,11 @@ impl ConsumerGroup {
 
     /// Applies a change, records it, and remembers how to take it back.
     fn put(&mut self, core: &mut Core, record: Record) {
+        if let Record::Member { member, value: None, .. } = &record
+            && let Some(member) = self.members.get_mut(member)
+        {
+            member.stop(core);
+        }
         let was = self.apply(&record);
         core.changed(record, Undo::Record(was));
     }
@@ -273,6 +278,11 @@ impl ConsumerGroup {
         self.own(&was.revoking, was.epoch, -1);
         self.own(&now.assigned, -1, now.epoch);
         self.own(&now.revoking, -1, now.epoch);
+        for (topic, _) in was.assigned.iter().chain(was.revoking.iter()) {
+            if self.owners.get(&topic).is_some_and(|epochs| epochs.iter().all(|epoch| *epoch == -1)) {
+                self.owners.remove(&topic);
+            }
+        }
         (*was != CurrentValue::fresh()).then_some(was)
     }
 
@@ -315,8 +325,15 @@ impl ConsumerGroup {
         }
     }
 
-    /// Back in its place after another group had it: whatever of its timers came up meanwhile was lost.
+    /// Drops all timers: another group, or none, takes its place.
+    pub fn stop(&mut self, core: &mut Core) {
+        self.members.values_mut().for_each(|member| member.stop(core));
+    }
+
+    /// Back in its place after another group had it. Its timers were dropped then, and what its expressions stand for was
+    /// told to nobody.
     pub fn restored(&mut self, core: &mut Core) {
+        self.resolution = regexes::Resolution::default();
         for member in self.members.values_mut() {
             *member = Member { current: member.current.clone(), ..Member::new(member.value.clone()) };
         }
@@ -357,7 +374,7 @@ impl ConsumerGroup {
     }
 
     /// Whether the timer that came up means that its member is to go.
-    pub fn is_due(&mut self, core: &mut Core, at: u64, key: &Key) -> bool {
+    pub fn is_due(&mut self, core: &mut Core, at: Entry, key: &Key) -> bool {
         let now = core.now.ms;
         match key {
             Key::Session(_, id) => {
@@ -388,6 +405,11 @@ impl Member {
             revocation_epoch: 0,
             rejoin: Deadline::default(),
         }
+    }
+
+    fn stop(&mut self, core: &mut Core) {
+        let all = [&mut self.session, &mut self.revocation, &mut self.rejoin];
+        all.into_iter().for_each(|deadline| deadline.clear(&mut core.timers));
     }
 }
 
@@ -444,6 +466,7 @@ impl ConsumerGroup {
             }
         }
         for (topic, epochs) in &self.owners {
+            assert!(epochs.iter().any(|epoch| *epoch != -1), "{topic:?} is forgotten with its last owner");
             for (partition, epoch) in (0..).zip(epochs) {
                 let holder = held.get(&(*topic, partition)).map(|id| self.members[*id].current.epoch);
                 assert_eq!(holder.unwrap_or(-1), *epoch, "{topic:?}-{partition}");

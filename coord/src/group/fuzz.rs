@@ -1,4 +1,5 @@
-//! The body of the fuzz target over group requests, here so that an ordinary test replays its corpus on any toolchain.
+//! The bodies of the fuzz targets over group requests, and over what members put into them for each other; here so that an
+//! ordinary test replays their corpora on any toolchain. There are topics, so that partitions are given away.
 //!
 //! Takes bytes from an attacker and asserts what must hold for all of them. Not called by the broker.
 
@@ -9,17 +10,28 @@ use net::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use net::messages::delete_groups::DeleteGroupsRequest;
 use net::messages::describe_groups::DescribeGroupsRequest;
 use net::messages::heartbeat::HeartbeatRequest;
-use net::messages::join_group::JoinGroupRequest;
+use net::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use net::messages::leave_group::LeaveGroupRequest;
 use net::messages::list_groups::ListGroupsRequest;
 use net::messages::offset_commit::OffsetCommitRequest;
 use net::messages::offset_delete::OffsetDeleteRequest;
 use net::messages::offset_fetch::OffsetFetchRequest;
-use net::messages::sync_group::SyncGroupRequest;
+use net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use net::wire::{Decode, Reader, Writer};
 
-use super::{Answer, Call, CallId, Effects, Input, Now, Request, Settings, Shard};
-use crate::metadata::Image;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::ids::{LeaderEpoch, TopicId};
+
+use super::{Answer, Budget, Call, CallId, Effects, Input, Now, Request, Settings, Shard};
+use crate::metadata::{Change, Image, NodeId, Partition, Topic};
+
+/// The topics of the corpus: name, first byte of the id, partitions.
+const TOPICS: [(&str, u8, usize); 3] = [("t", 1, 4), ("two", 2, 2), ("topic", 3, 1)];
+
+/// Longer than any timer that a member sets, and than offsets are kept.
+const LONG_MS: u64 = 8 * 24 * 3600 * 1000;
 
 /// The most requests that are made of one input.
 const REQUESTS_MAX: usize = 64;
@@ -39,41 +51,138 @@ pub fn requests(bytes: &[u8]) {
     driver.finish();
 }
 
+/// A subscription and an assignment, the length of the first in two bytes before it: what a classic consumer says and is
+/// told. It is taken for what a member has by an upgrade, is reconciled, expires, and is turned back by a downgrade.
+pub fn embedded(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return };
+    let Some((metadata, assignment)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))) else {
+        return;
+    };
+    let mut driver = Driver::new();
+    let join = |member: &str| {
+        let protocol = JoinGroupRequestProtocol { name: "range".into(), metadata: metadata.into() };
+        Request::Join(JoinGroupRequest {
+            group_id: "g".into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 60_000,
+            member_id: member.to_owned().into(),
+            protocol_type: "consumer".into(),
+            protocols: vec![protocol],
+            ..JoinGroupRequest::default()
+        })
+    };
+    let sync = |member: &str, generation_id: i32| {
+        let planned =
+            SyncGroupRequestAssignment { member_id: member.to_owned().into(), assignment: assignment.into() };
+        Request::Sync(SyncGroupRequest {
+            group_id: "g".into(),
+            generation_id,
+            member_id: member.to_owned().into(),
+            assignments: vec![planned],
+            ..SyncGroupRequest::default()
+        })
+    };
+    let beat = |member_epoch: i32| {
+        Request::ConsumerHeartbeat(ConsumerGroupHeartbeatRequest {
+            group_id: "g".into(),
+            member_id: "new".into(),
+            member_epoch,
+            rebalance_timeout_ms: 60_000,
+            subscribed_topic_names: Some(vec!["t".into()]),
+            topic_partitions: Some(Vec::new()),
+            ..ConsumerGroupHeartbeatRequest::default()
+        })
+    };
+    driver.ask(3, join(""));
+    driver.pass(3_000);
+    let Some((member, generation)) = driver.joined.clone() else { return driver.finish() };
+    driver.ask(3, sync(&member, generation));
+    driver.ask(6, Request::Describe { group: "g".into() });
+    driver.ask(1, beat(0));
+    driver.ask(3, join(&member));
+    if let Some((member, generation)) = driver.joined.clone() {
+        driver.ask(3, sync(&member, generation));
+        driver.ask(3, join(&member));
+    }
+    driver.ask(1, Request::ConsumerDescribe { group: "g".into() });
+    driver.ask(1, beat(-1));
+    driver.ask(6, Request::Describe { group: "g".into() });
+    driver.pass(LONG_MS);
+    driver.finish();
+}
+
+fn image() -> Image {
+    let partition = Partition {
+        replicas: vec![NodeId(1)],
+        isr: vec![NodeId(1)],
+        leader: None,
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+    };
+    let mut image = Image::default();
+    for (name, id, count) in TOPICS {
+        image.absorb(&Change::TopicCreated(Arc::new(Topic {
+            id: TopicId([id; 16]),
+            name: name.to_owned(),
+            configs: BTreeMap::new(),
+            partitions: vec![partition.clone(); count],
+        })));
+    }
+    image
+}
+
 struct Driver {
     shard: Shard,
     now: Now,
     asked: u64,
     answered: u64,
+    /// The member and the generation of the last JoinGroup that was answered so.
+    joined: Option<(String, i32)>,
     records: Vec<super::RecordBytes>,
 }
 
 impl Driver {
     fn new() -> Driver {
-        let mut shard = Shard::new(Settings::default(), Image::default());
+        let mut shard = Shard::new(Settings::default(), image());
         let mut out = Effects::default();
         for input in [Input::Loaded, Input::Tick] {
             shard.step(Now::default(), input, &mut out).expect("nothing was loaded");
         }
         let now = Now { ms: 1, unix_ms: 1 };
-        Driver { shard, now, asked: 0, answered: 0, records: Vec::new() }
+        Driver { shard, now, asked: 0, answered: 0, joined: None, records: Vec::new() }
     }
 
     fn frame(&mut self, frame: &[u8]) {
         let mut r = Reader::new(frame);
         let Ok(header) = RequestHeader::decode(&mut r) else { return };
         let version = header.version;
+        let budget = Budget::default();
         for request in read(header.key, version, &mut r).into_iter().flatten() {
-            self.asked += 1;
-            let id = CallId(self.asked);
-            let mut random = [0; 16];
-            random[8..].copy_from_slice(&self.asked.to_be_bytes());
-            let call = Call { id, version, client_id: "fuzz", client_host: "/::1", random };
-            let mut out = Effects::default();
-            self.shard.call(self.now, &call, request, &mut out);
-            self.take(out);
+            self.ask_within(&budget, version, request);
         }
-        self.now.ms += 1_000;
-        self.now.unix_ms += 1_000;
+        self.pass(1_000);
+    }
+
+    fn ask(&mut self, version: i16, request: Request<'_>) {
+        self.ask_within(&Budget::default(), version, request);
+    }
+
+    fn ask_within(&mut self, budget: &Budget, version: i16, request: Request<'_>) {
+        self.asked += 1;
+        let id = CallId(self.asked);
+        let mut random = [0; 16];
+        random[8..].copy_from_slice(&self.asked.to_be_bytes());
+        let (client_id, client_host) = ("fuzz", "/::1");
+        let call = Call { id, version, client_id, client_host, random, budget };
+        let mut out = Effects::default();
+        self.shard.call(self.now, &call, request, &mut out);
+        self.take(out);
+    }
+
+    /// Time passes, and what is due by then comes up in one step.
+    fn pass(&mut self, ms: u64) {
+        self.now.ms += ms;
+        self.now.unix_ms += i64::try_from(ms).unwrap_or(0);
         self.step(Input::Tick);
     }
 
@@ -89,6 +198,11 @@ impl Driver {
             assert!(call.0 <= self.asked, "an answer to nobody");
             self.answered += 1;
             sendable(&answer);
+            if let Answer::Join(answer) = &answer
+                && answer.error_code == 0
+            {
+                self.joined = Some((answer.member_id.to_string(), answer.generation_id));
+            }
         }
         for append in out.appends {
             self.records.extend(append.records);
@@ -99,7 +213,7 @@ impl Driver {
     fn finish(mut self) {
         self.step(Input::Unload);
         assert_eq!(self.asked, self.answered);
-        let mut shard = Shard::new(Settings::default(), Image::default());
+        let mut shard = Shard::new(Settings::default(), image());
         for (key, value) in &self.records {
             let input = Input::Load { key, value: value.as_deref() };
             shard.step(self.now, input, &mut Effects::default()).expect("our own records are sound");

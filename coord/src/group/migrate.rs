@@ -34,6 +34,7 @@ impl Shard {
         })?;
         // Whoever waits for the others rejoins, and finds the new group.
         group.dismiss(&mut self.core, ErrorCode::RebalanceInProgress);
+        group.stop(&mut self.core);
         let mut next = Box::new(ConsumerGroup::new(id.clone()));
         let was = self.groups.remove(id);
         self.core.undo.push((self.core.records.len(), Undo::Group { id: id.clone(), was }));
@@ -73,7 +74,8 @@ impl Shard {
     }
 
     fn downgrade(&mut self, id: &Text) {
-        let Some(Group::Consumer(group)) = self.groups.remove(id) else { return };
+        let Some(Group::Consumer(mut group)) = self.groups.remove(id) else { return };
+        group.stop(&mut self.core);
         let mut next = Box::new(ClassicGroup::new(id.clone(), self.core.now.unix_ms));
         let members = group.members().map(|(id, value, target)| {
             let metadata = value.classic.as_ref().and_then(|classic| classic.protocols.first());

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::call::{Answer, CallId};
+use super::call::{Answer, CallId, translate};
 use super::classic::{Plan, Takeover};
 use super::records::Record;
 use super::{Append, Effects, Group, Shard, Text};
@@ -27,7 +27,12 @@ pub(super) enum Undo {
 }
 
 pub(super) enum Held {
-    Answer(CallId, Answer),
+    Answer {
+        call: CallId,
+        answer: Answer,
+        /// When it is answered with an error instead.
+        due_ms: u64,
+    },
     After(After),
 }
 
@@ -47,6 +52,14 @@ impl Pending {
         self.open.clear();
         self.undo.clear();
         std::mem::take(&mut self.held).into_iter().map(|(_, held)| held)
+    }
+
+    /// When the first answer has waited for too long.
+    pub fn first_due(&self) -> Option<u64> {
+        self.held.iter().find_map(|(_, held)| match held {
+            Held::Answer { due_ms, .. } => Some(*due_ms),
+            Held::After(_) => None,
+        })
     }
 
     fn next_done(&mut self) -> Option<Held> {
@@ -93,9 +106,10 @@ impl Shard {
         let seq = waits_for.unwrap_or(self.pending.last);
         assert!(waits_for.is_some() || self.core.after.is_empty(), "only an append has consequences");
         self.pending.held.extend(self.core.after.drain(..).map(|after| (seq, Held::After(after))));
+        let due_ms = self.core.now.ms.saturating_add(self.core.settings.offsets_commit_timeout_ms);
         for (call, answer) in self.core.answers.drain(..) {
             match waits_for {
-                Some(seq) => self.pending.held.push_back((seq, Held::Answer(call, answer))),
+                Some(seq) => self.pending.held.push_back((seq, Held::Answer { call, answer, due_ms })),
                 None => out.answers.push((call, answer)),
             }
         }
@@ -110,7 +124,7 @@ impl Shard {
         }
         while let Some(held) = self.pending.next_done() {
             match held {
-                Held::Answer(call, answer) => out.answers.push((call, answer)),
+                Held::Answer { call, answer, .. } => out.answers.push((call, answer)),
                 Held::After(after) => self.after(after, Ok(())),
             }
         }
@@ -126,10 +140,10 @@ impl Shard {
         }
         let from = self.pending.held.partition_point(|(of, _)| *of < seq);
         let mut afters = Vec::new();
-        for (_, held) in self.pending.held.split_off(from) {
+        for (of, held) in self.pending.held.split_off(from) {
             match held {
-                Held::Answer(call, mut answer) => {
-                    answer.fail(why);
+                Held::Answer { call, mut answer, .. } => {
+                    answer.fail(if of == seq { why } else { why_not_later(why) });
                     self.core.answer(call, answer);
                 }
                 Held::After(after) => afters.push(after),
@@ -138,6 +152,30 @@ impl Shard {
         // Latest first, as everything is undone.
         for after in afters.into_iter().rev() {
             self.after(after, Err(why));
+        }
+    }
+
+    /// Answers what has waited for too long. Nothing is undone: it may become durable yet, as in Kafka.
+    pub(super) fn give_up_waiting(&mut self, out: &mut Effects) {
+        let mut consequences = Vec::new();
+        while let Some((seq, held)) = self.pending.held.pop_front() {
+            match held {
+                Held::Answer { call, mut answer, due_ms } if due_ms <= self.core.now.ms => {
+                    // Consumers before 3.9 do not ask for offsets again after the other code.
+                    let is_fetch = matches!(answer, Answer::FetchOffsets(_));
+                    let why = translate(ErrorCode::RequestTimedOut);
+                    answer.fail(if is_fetch { ErrorCode::NotCoordinator } else { why });
+                    out.answers.push((call, answer));
+                }
+                Held::After(_) => consequences.push((seq, held)),
+                Held::Answer { .. } => {
+                    self.pending.held.push_front((seq, held));
+                    break;
+                }
+            }
+        }
+        for one in consequences.into_iter().rev() {
+            self.pending.held.push_front(one);
         }
     }
 
@@ -165,8 +203,13 @@ impl Shard {
                     }
                     None => self.groups.remove(&id),
                 };
-                if let Some(Group::Classic(mut group)) = never_was {
-                    group.dismiss(&mut self.core, why);
+                match never_was {
+                    Some(Group::Classic(mut group)) => {
+                        group.dismiss(&mut self.core, why);
+                        group.stop(&mut self.core);
+                    }
+                    Some(Group::Consumer(mut group)) => group.stop(&mut self.core),
+                    None => {}
                 }
             }
         }
@@ -191,4 +234,10 @@ impl Shard {
             }
         }
     }
+}
+
+/// What those are told that were decided after an append that was not made: that a record cannot be written says nothing
+/// about theirs, and they may ask again.
+fn why_not_later(why: ErrorCode) -> ErrorCode {
+    if why == ErrorCode::UnknownServerError { ErrorCode::NotCoordinator } else { why }
 }

@@ -18,6 +18,10 @@ pub const SUBSCRIBED_TOPICS_MAX: usize = 100_000;
 /// The most ids that a group waits for after MEMBER_ID_REQUIRED; the client that would exceed it is refused.
 pub const PENDING_MEMBERS_MAX: usize = 10_000;
 
+/// The most bytes that the answers to one request about groups, members and offsets may hold on one core; who asks for
+/// more is refused, and asks about fewer groups at a time. Kafka has no such limit.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// The longest regular expression of a subscription, in bytes.
 pub const REGEX_BYTES_MAX: usize = 10_000;
 
@@ -74,6 +78,8 @@ pub struct Settings {
     pub group_max_session_timeout_ms: i32,
     pub group_initial_rebalance_delay_ms: u64,
     pub offset_metadata_max_bytes: usize,
+    /// How long an answer waits for its append.
+    pub offsets_commit_timeout_ms: u64,
     pub offsets_retention_ms: i64,
     pub offsets_retention_check_interval_ms: u64,
     pub consumer_max_size: usize,
@@ -100,6 +106,7 @@ impl Default for Settings {
             group_max_session_timeout_ms: 1_800_000,
             group_initial_rebalance_delay_ms: 3_000,
             offset_metadata_max_bytes: 4_096,
+            offsets_commit_timeout_ms: 5_000,
             offsets_retention_ms: 10_080 * 60 * 1000,
             offsets_retention_check_interval_ms: 600_000,
             consumer_max_size: i32::MAX.unsigned_abs() as usize,

@@ -166,7 +166,8 @@ impl Shard {
 
     /// Ends a group that has neither members nor offsets.
     pub(super) fn remove_group(&mut self, id: &Text) {
-        let Some(was) = self.groups.remove(id) else { return };
+        let Some(mut was) = self.groups.remove(id) else { return };
+        was.stop(&mut self.core);
         match &was {
             Group::Classic(_) => {
                 let record = Record::Classic { group: id.clone(), value: None };

@@ -108,12 +108,18 @@ impl World {
     }
 
     pub fn call(&mut self, version: i16, request: Request<'_>) -> u64 {
+        self.call_within(&Budget::default(), version, request)
+    }
+
+    /// One of the calls that a request was taken apart into.
+    pub fn call_within(&mut self, budget: &Budget, version: i16, request: Request<'_>) -> u64 {
         self.calls += 1;
         let id = self.calls;
         self.waiting.insert(id);
         let mut random = [0; 16];
         random[8..].copy_from_slice(&id.to_be_bytes());
-        let call = Call { id: CallId(id), version, client_id: "client", client_host: "/127.0.0.1", random };
+        let (client_id, client_host) = ("client", "/127.0.0.1");
+        let call = Call { id: CallId(id), version, client_id, client_host, random, budget };
         let mut out = Effects::default();
         self.shard.call(self.now, &call, request, &mut out);
         self.take_up(out);

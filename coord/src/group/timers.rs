@@ -29,10 +29,13 @@ pub enum Key {
     Expiry,
 }
 
+/// Where an entry of the queue is: when it is due, and its number among all.
+pub type Entry = (u64, u64);
+
 /// The queue. Equal times keep the order in which they were set.
 #[derive(Debug, Default)]
 pub struct Timers {
-    queue: BTreeMap<(u64, u64), Key>,
+    queue: BTreeMap<Entry, Key>,
     count: u64,
 }
 
@@ -41,16 +44,26 @@ impl Timers {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next timer that is due, with the time it was queued for.
-    pub fn pop(&mut self, now_ms: u64) -> Option<(u64, Key)> {
+    /// The next timer that is due, and where it was.
+    pub fn pop(&mut self, now_ms: u64) -> Option<(Entry, Key)> {
         let entry = self.queue.first_entry()?;
-        let at = entry.key().0;
-        (at <= now_ms).then(|| (at, entry.remove()))
+        let at = *entry.key();
+        (at.0 <= now_ms).then(|| (at, entry.remove()))
     }
 
-    pub fn push(&mut self, at: u64, key: Key) {
+    pub fn push(&mut self, at: u64, key: Key) -> Entry {
         self.count += 1;
         self.queue.insert((at, self.count), key);
+        (at, self.count)
+    }
+
+    fn remove(&mut self, entry: Entry) {
+        self.queue.remove(&entry);
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.queue.len()
     }
 
     pub fn clear(&mut self) {
@@ -58,20 +71,32 @@ impl Timers {
     }
 }
 
-/// When something is due; 0 stands for never.
+/// When something is due; 0 stands for never. Whoever drops one clears it, or its entry stays in the queue until its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Deadline {
     due: u64,
-    queued: u64,
+    queued: Option<Entry>,
 }
 
 impl Deadline {
     /// Due at `at`, whatever it was before.
     pub fn set(&mut self, at: u64, timers: &mut Timers, key: impl FnOnce() -> Key) {
         self.due = at.max(1);
-        if self.queued == 0 || self.due < self.queued {
-            self.queued = self.due;
-            timers.push(self.due, key());
+        if self.queued.is_none_or(|(queued, _)| self.due < queued) {
+            self.clear_entry(timers);
+            self.queued = Some(timers.push(self.due, key()));
+        }
+    }
+
+    /// Never due, and nothing of it is left in the queue.
+    pub fn clear(&mut self, timers: &mut Timers) {
+        self.due = 0;
+        self.clear_entry(timers);
+    }
+
+    fn clear_entry(&mut self, timers: &mut Timers) {
+        if let Some(entry) = self.queued.take() {
+            timers.remove(entry);
         }
     }
 
@@ -84,17 +109,16 @@ impl Deadline {
     }
 
     /// Whether the entry that came up is this deadline's, and due. What moved meanwhile is queued again.
-    pub fn fires(&mut self, at: u64, now_ms: u64, timers: &mut Timers, key: impl FnOnce() -> Key) -> bool {
-        if self.queued != at {
+    pub fn fires(&mut self, at: Entry, now_ms: u64, timers: &mut Timers, key: impl FnOnce() -> Key) -> bool {
+        if self.queued != Some(at) {
             return false;
         }
-        self.queued = 0;
+        self.queued = None;
         if self.due == 0 {
             return false;
         }
         if self.due > now_ms {
-            self.queued = self.due;
-            timers.push(self.due, key());
+            self.queued = Some(timers.push(self.due, key()));
             return false;
         }
         self.due = 0;
@@ -118,13 +142,15 @@ mod tests {
         let (at, _) = timers.pop(10).expect("queued for 10");
         assert!(!deadline.fires(at, 10, &mut timers, || Key::Expiry));
         assert_eq!(timers.first(), Some(30));
-        // Earlier than what is queued: a second entry, and the first one is stale.
+        // Earlier than what is queued: the entry moves.
         deadline.set(25, &mut timers, || Key::Expiry);
+        assert_eq!(timers.queue.len(), 1);
         let (at, _) = timers.pop(40).expect("queued for 25");
         assert!(deadline.fires(at, 40, &mut timers, || Key::Expiry));
-        let (at, _) = timers.pop(40).expect("queued for 30");
-        assert!(!deadline.fires(at, 40, &mut timers, || Key::Expiry));
         assert_eq!(timers.first(), None);
+        deadline.set(50, &mut timers, || Key::Expiry);
+        deadline.clear(&mut timers);
+        assert_eq!((timers.first(), deadline), (None, Deadline::default()));
     }
 
     #[test]

@@ -207,6 +207,20 @@ pub fn validate_together(configs: &BTreeMap<String, String>) -> Result<(), Refus
     Ok(())
 }
 
+/// Checks one value of an internal topic: what the broker keeps there is lost to no setting, so one that asks for it is
+/// refused instead of being shown and ignored.
+pub fn validate_internal(name: &str, value: &str) -> Result<(), Refusal> {
+    let only = match name {
+        "cleanup.policy" => "compact",
+        DURABILITY => "fsync",
+        _ => return Ok(()),
+    };
+    if value.trim() == only {
+        return Ok(());
+    }
+    Err(refuse(format!("Invalid value {value} for configuration {name}: an internal topic has {only}")))
+}
+
 /// Checks one value.
 pub fn validate_one(name: &str, value: &str) -> Result<(), Refusal> {
     let key = find(name).ok_or_else(|| refuse(unknown(name)))?;

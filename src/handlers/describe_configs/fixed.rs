@@ -59,6 +59,7 @@ fn of_groups(settings: &Settings) -> Vec<(&'static str, Type, String)> {
         int("group.max.size", &groups.group_max_size),
         int("group.min.session.timeout.ms", &groups.group_min_session_timeout_ms),
         int("offset.metadata.max.bytes", &groups.offset_metadata_max_bytes),
+        int("offsets.commit.timeout.ms", &groups.offsets_commit_timeout_ms),
         (
             "offsets.retention.check.interval.ms",
             Type::Long,

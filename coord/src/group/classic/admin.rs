@@ -6,8 +6,9 @@ use net::messages::delete_groups::DeletableGroupResult;
 use net::messages::describe_groups::{DescribedGroup, DescribedGroupMember};
 use net::messages::list_groups::ListedGroup;
 
+use super::super::budget::TOO_MUCH;
 use super::super::call::{Answer, Call};
-use super::super::{Group, Shard, Text};
+use super::super::{Budget, Group, Shard, Text};
 use super::{ClassicGroup, Member, State};
 use crate::error_code::ErrorCode;
 
@@ -17,7 +18,9 @@ const NOT_FOUND_VERSION: i16 = 6;
 impl Shard {
     pub(in super::super) fn describe(&mut self, call: &Call<'_>, id: &str) {
         let answer = match self.groups.get(id) {
-            Some(Group::Classic(group)) => group.described(),
+            Some(Group::Classic(group)) => {
+                group.described(call.budget).unwrap_or_else(|| too_much(call.version, id))
+            }
             Some(Group::Consumer(_)) | None => {
                 let not_found = call.version >= NOT_FOUND_VERSION;
                 let why = if not_found { ErrorCode::GroupIdNotFound } else { ErrorCode::None };
@@ -85,26 +88,47 @@ impl Shard {
 }
 
 impl ClassicGroup {
-    fn described(&self) -> DescribedGroup<'static> {
+    /// None where the budget does not allow it.
+    fn described(&self, budget: &Budget) -> Option<DescribedGroup<'static>> {
         let protocol = self.protocol.as_deref().filter(|_| self.state == State::Stable);
         let member = |(id, member): (&Text, &Member)| {
             let metadata = protocol.and_then(|protocol| member.metadata(protocol));
-            DescribedGroupMember {
+            let described = DescribedGroupMember {
                 member_id: id.to_string().into(),
                 group_instance_id: member.instance.as_ref().map(|instance| instance.to_string().into()),
                 client_id: member.client_id.to_string().into(),
                 client_host: member.client_host.to_string().into(),
                 member_metadata: metadata.map(|metadata| metadata.to_vec()).unwrap_or_default().into(),
                 member_assignment: member.assignment.to_vec().into(),
-            }
+            };
+            budget.take(bytes(&described)).then_some(described)
         };
-        DescribedGroup {
+        Some(DescribedGroup {
             group_id: self.id.to_string().into(),
             group_state: self.state.name().into(),
             protocol_type: self.protocol_type.as_deref().unwrap_or_default().to_owned().into(),
             protocol_data: protocol.unwrap_or_default().to_owned().into(),
-            members: self.members.iter().map(member).collect(),
+            members: self.members.iter().map(member).collect::<Option<_>>()?,
             ..DescribedGroup::default()
-        }
+        })
     }
+}
+
+fn too_much(version: i16, id: &str) -> DescribedGroup<'static> {
+    let has_message = version >= NOT_FOUND_VERSION;
+    DescribedGroup {
+        error_code: ErrorCode::InvalidRequest as i16,
+        error_message: has_message.then(|| TOO_MUCH.into()),
+        group_id: id.to_owned().into(),
+        ..DescribedGroup::default()
+    }
+}
+
+fn bytes(member: &DescribedGroupMember<'_>) -> usize {
+    let texts = [&member.member_id, &member.client_id, &member.client_host];
+    size_of_val(member)
+        + texts.map(|text| text.len()).iter().sum::<usize>()
+        + member.group_instance_id.as_ref().map_or(0, |text| text.len())
+        + member.member_metadata.len()
+        + member.member_assignment.len()
 }

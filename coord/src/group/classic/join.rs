@@ -14,7 +14,7 @@ use super::{ClassicGroup, Member, Parked, State};
 use crate::error_code::ErrorCode;
 
 /// From this version on a new member is told its id before it is taken in.
-const MEMBER_ID_REQUIRED_VERSION: i16 = 4;
+pub(in super::super) const MEMBER_ID_REQUIRED_VERSION: i16 = 4;
 
 /// From this version on a leader that takes over can be told to assign nothing.
 const SKIP_ASSIGNMENT_VERSION: i16 = 9;
@@ -97,7 +97,9 @@ impl ClassicGroup {
             if let Some((id, _)) = self.members.get_key_value(&*request.member_id) {
                 let id = id.clone();
                 self.refuse_parked(core, &id, ErrorCode::GroupMaxSizeReached);
-                self.remove(&id);
+                self.remove(core, &id);
+                // It may have been the one that the others waited for.
+                self.complete_join_if_all_are_in(core);
             }
             core.answer(call.id, parked.join_refused("", ErrorCode::GroupMaxSizeReached));
             return;
@@ -252,7 +254,7 @@ impl ClassicGroup {
     fn replace(&mut self, core: &mut Core, old_id: &Text, new_id: &Text) -> Option<Member> {
         self.refuse_parked(core, old_id, ErrorCode::FencedInstanceId);
         let led = self.is_leader(old_id);
-        let old = self.remove(old_id)?;
+        let old = self.remove(core, old_id)?;
         let mut member = old.clone();
         member.deadline = Deadline::default();
         if let Some(instance) = &member.instance {
@@ -297,7 +299,7 @@ impl ClassicGroup {
                 self.waiting -= 1;
                 core.answer(call.call, call.join_refused("", why));
                 let led = self.is_leader(&new_id) || self.members.len() == 1;
-                self.remove(&new_id);
+                self.remove(core, &new_id);
                 super::count_protocols(&mut self.protocols, &old, true);
                 self.instances.insert(instance, old_id.clone());
                 self.members.insert(old_id.clone(), Member { deadline: Deadline::default(), ..old });
@@ -371,7 +373,7 @@ fn is_same(member: &Member, request: &JoinGroupRequest<'_>) -> bool {
 }
 
 /// Version 0 has only one timeout.
-fn rebalance_timeout_ms(version: i16, request: &JoinGroupRequest<'_>) -> i32 {
+pub(in super::super) fn rebalance_timeout_ms(version: i16, request: &JoinGroupRequest<'_>) -> i32 {
     if version >= 1 { request.rebalance_timeout_ms } else { request.session_timeout_ms }
 }
 

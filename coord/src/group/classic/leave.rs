@@ -71,7 +71,7 @@ impl ClassicGroup {
             Some(instance) if row.member_id.is_empty() => self.instances.get(instance).cloned(),
             Some(_) | None => self.members.get_key_value(&*row.member_id).map(|(id, _)| id.clone()),
         };
-        if instance.is_none() && self.pending.remove(&*row.member_id).is_some() {
+        if instance.is_none() && self.forget_pending(core, &row.member_id) {
             return Ok(());
         }
         if !row.member_id.is_empty() {
@@ -79,7 +79,7 @@ impl ClassicGroup {
         }
         let id = id.ok_or(ErrorCode::UnknownMemberId)?;
         self.refuse_parked(core, &id, ErrorCode::UnknownMemberId);
-        self.remove(&id);
+        self.remove(core, &id);
         Ok(())
     }
 

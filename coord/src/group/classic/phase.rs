@@ -103,7 +103,7 @@ impl ClassicGroup {
             self.members.iter().filter(|(_, m)| is_absent(m)).map(|(id, _)| id.clone()).collect();
         for id in &absent {
             self.refuse_parked(core, id, ErrorCode::UnknownMemberId);
-            self.remove(id);
+            self.remove(core, id);
         }
         if !self.elect_present_leader() && !self.members.is_empty() {
             // Only absent static members: their sessions decide.

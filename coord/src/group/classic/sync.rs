@@ -116,7 +116,7 @@ impl ClassicGroup {
                 core.answer(older.call, Answer::Sync(refused(ErrorCode::RebalanceInProgress)));
             }
         }
-        if self.is_leader(&id) {
+        if self.is_leader(&id) && self.planned != Some(self.generation) {
             self.write_plan(core, request);
         }
     }
@@ -130,6 +130,7 @@ impl ClassicGroup {
             }
         }
         self.record(core, &assignments);
+        self.planned = Some(self.generation);
         let plan = Plan { generation: self.generation, assignments };
         core.after.push(After::Synced { group: self.id.clone(), plan });
     }
@@ -139,6 +140,7 @@ impl ClassicGroup {
         if self.state != State::Completing || self.generation != plan.generation {
             return;
         }
+        self.planned = None;
         if let Err(why) = outcome {
             self.give_up_assignment(core, why);
             self.prepare_rebalance(core);
@@ -179,7 +181,7 @@ impl ClassicGroup {
             self.members.iter().filter(|(_, member)| member.must_sync).map(|(id, _)| id.clone()).collect();
         for id in &missing {
             self.refuse_parked(core, id, ErrorCode::UnknownMemberId);
-            self.remove(id);
+            self.remove(core, id);
         }
         if !missing.is_empty() {
             self.prepare_rebalance(core);

@@ -14,7 +14,9 @@ use net::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use engine::ids::TopicId;
 
 use super::super::call::Call;
-use super::super::classic::{Parked, member_id, subscription};
+use super::super::classic::{
+    CONSUMER, MEMBER_ID_REQUIRED_VERSION, Parked, member_id, rebalance_timeout_ms, subscription,
+};
 use super::super::migrate::{assignment_bytes, sorted, version_of};
 use super::super::per_topic::Partitions;
 use super::super::records::{ClassicValue, MemberState, MemberValue};
@@ -22,12 +24,6 @@ use super::super::timers::Key;
 use super::super::{Bytes, Core, Group, MigrationPolicy, Shard, Text};
 use super::{ConsumerGroup, Member};
 use crate::error_code::ErrorCode;
-
-/// The protocol type of consumers.
-const CONSUMER: &str = "consumer";
-
-/// From this version on a new member is told its id before it is taken in.
-const MEMBER_ID_REQUIRED_VERSION: i16 = 4;
 
 impl Shard {
     /// JoinGroup to a consumer group.
@@ -87,7 +83,7 @@ impl ConsumerGroup {
         value.client_host = call.client_host.into();
         value.topics = sorted(said.topics.iter().map(|topic| &**topic));
         value.regex = None;
-        value.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        value.rebalance_timeout_ms = rebalance_timeout_ms(call.version, request);
         let protocols = request.protocols.iter();
         value.classic = Some(ClassicValue {
             session_timeout_ms: request.session_timeout_ms,

@@ -4,9 +4,10 @@ use net::messages::consumer_group_describe::{
     Assignment, DescribedGroup, Member as Described, TopicPartitions,
 };
 
+use super::super::budget::TOO_MUCH;
 use super::super::call::{Answer, Call};
 use super::super::per_topic::Partitions;
-use super::super::{Core, Group, Shard, Text};
+use super::super::{Budget, Core, Group, Shard, Text};
 use super::{ConsumerGroup, Member};
 use crate::error_code::ErrorCode;
 use crate::metadata::Image;
@@ -17,7 +18,14 @@ const CONSUMER_MEMBER: i8 = 1;
 impl Shard {
     pub(in super::super) fn consumer_describe(&mut self, call: &Call<'_>, id: &str) {
         let answer = match self.groups.get(id) {
-            Some(Group::Consumer(group)) => group.described(&self.core),
+            Some(Group::Consumer(group)) => {
+                group.described(&self.core, call.budget).unwrap_or_else(|| DescribedGroup {
+                    error_code: ErrorCode::InvalidRequest as i16,
+                    error_message: Some(TOO_MUCH.into()),
+                    group_id: id.to_owned().into(),
+                    ..DescribedGroup::default()
+                })
+            }
             Some(Group::Classic(_)) | None => DescribedGroup {
                 error_code: match id.is_empty() {
                     true => ErrorCode::InvalidGroupId as i16,
@@ -33,20 +41,21 @@ impl Shard {
 }
 
 impl ConsumerGroup {
-    fn described(&self, core: &Core) -> DescribedGroup<'static> {
-        DescribedGroup {
+    /// None where the budget does not allow it.
+    fn described(&self, core: &Core, budget: &Budget) -> Option<DescribedGroup<'static>> {
+        let member = |(id, member): (&Text, &Member)| {
+            let described = self.described_member(core, id, member);
+            budget.take(bytes(&described)).then_some(described)
+        };
+        Some(DescribedGroup {
             group_id: self.id.to_string().into(),
             group_state: self.state().name().into(),
             group_epoch: self.epoch,
             assignment_epoch: self.target_epoch,
             assignor_name: self.assignor_name(core).to_owned().into(),
-            members: self
-                .members
-                .iter()
-                .map(|(id, member)| self.described_member(core, id, member))
-                .collect(),
+            members: self.members.iter().map(member).collect::<Option<_>>()?,
             ..DescribedGroup::default()
-        }
+        })
     }
 
     /// What a member still has to give up counts as its own.
@@ -70,6 +79,20 @@ impl ConsumerGroup {
             member_type: if value.classic.is_some() { CLASSIC_MEMBER } else { CONSUMER_MEMBER },
         }
     }
+}
+
+fn bytes(member: &Described<'_>) -> usize {
+    let texts = [&member.member_id, &member.client_id, &member.client_host];
+    let options = [&member.instance_id, &member.rack_id, &member.subscribed_topic_regex];
+    let names = member.subscribed_topic_names.iter().map(|name| size_of_val(name) + name.len());
+    let assigned = [&member.assignment, &member.target_assignment].into_iter();
+    let topics = assigned
+        .flat_map(|assignment| &assignment.topic_partitions)
+        .map(|topic| size_of_val(topic) + topic.topic_name.len() + size_of_val(topic.partitions.as_slice()));
+    size_of_val(member)
+        + texts.map(|text| text.len()).iter().sum::<usize>()
+        + options.map(|text| text.as_ref().map_or(0, |text| text.len())).iter().sum::<usize>()
+        + names.chain(topics).sum::<usize>()
 }
 
 /// Topics that are gone have no name to be shown under.

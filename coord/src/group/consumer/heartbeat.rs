@@ -72,7 +72,8 @@ impl Shard {
     fn make_consumer_group(&mut self, request: &ConsumerGroupHeartbeatRequest<'_>) -> Result<(), Refusal> {
         let id = match self.groups.get_key_value(&*request.group_id) {
             Some((_, Group::Consumer(_))) => return Ok(()),
-            Some((id, Group::Classic(group))) if group.may_go() => {
+            // An id that was given out and not used can join the new group as well.
+            Some((id, Group::Classic(group))) if group.is_empty() => {
                 let id = id.clone();
                 self.remove_group(&id);
                 id

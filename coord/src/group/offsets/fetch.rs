@@ -11,7 +11,7 @@ use net::messages::offset_fetch::{
 
 use engine::ids::TopicId;
 
-use super::super::{Answer, Call, Group, Shard, Text};
+use super::super::{Answer, Budget, Call, Group, Shard, Text};
 use super::{OffsetStore, Seen};
 use crate::error_code::ErrorCode;
 
@@ -25,12 +25,17 @@ impl Shard {
         match self.may_fetch(request) {
             Err(why) => answer.error_code = why as i16,
             Ok(()) => {
-                answer.topics = match &request.topics {
-                    Some(topics) => {
-                        topics.iter().map(|topic| self.offsets.asked(&request.group_id, topic)).collect()
-                    }
-                    None => self.offsets.all(&request.group_id),
+                let topics = match &request.topics {
+                    Some(topics) => topics
+                        .iter()
+                        .map(|topic| self.offsets.asked(&request.group_id, topic, call.budget))
+                        .collect(),
+                    None => self.offsets.all(&request.group_id, call.budget),
                 };
+                match topics {
+                    Some(topics) => answer.topics = topics,
+                    None => answer.error_code = ErrorCode::InvalidRequest as i16,
+                }
             }
         }
         self.core.answer(call.id, Answer::FetchOffsets(answer));
@@ -46,7 +51,13 @@ impl Shard {
 }
 
 impl OffsetStore {
-    fn asked(&self, group: &str, topic: &OffsetFetchRequestTopics<'_>) -> OffsetFetchResponseTopics<'static> {
+    /// None where the budget does not allow it.
+    fn asked(
+        &self,
+        group: &str,
+        topic: &OffsetFetchRequestTopics<'_>,
+        budget: &Budget,
+    ) -> Option<OffsetFetchResponseTopics<'static>> {
         let unknown = TopicId::default();
         let asked = TopicId(topic.topic_id);
         let partition = |index: &i32| {
@@ -54,7 +65,9 @@ impl OffsetStore {
             // What was committed for a deleted topic is nothing to the one that has its name now.
             let is_other =
                 |seen: &Seen<'_>| asked != unknown && seen.topic_id != unknown && seen.topic_id != asked;
-            match seen.filter(|seen| !is_other(seen)) {
+            let seen = seen.filter(|seen| !is_other(seen));
+            let metadata = seen.as_ref().map_or("", |seen| seen.metadata);
+            budget.take(bytes(metadata)).then(|| match seen {
                 Some(seen) => told(&seen),
                 None => OffsetFetchResponsePartitions {
                     partition_index: *index,
@@ -63,19 +76,23 @@ impl OffsetStore {
                     metadata: Some("".into()),
                     error_code: ErrorCode::None as i16,
                 },
-            }
+            })
         };
-        OffsetFetchResponseTopics {
+        Some(OffsetFetchResponseTopics {
             name: topic.name.to_string().into(),
             topic_id: topic.topic_id,
-            partitions: topic.partition_indexes.iter().map(partition).collect(),
-        }
+            partitions: topic.partition_indexes.iter().map(partition).collect::<Option<_>>()?,
+        })
     }
 
-    fn all(&self, group: &str) -> Vec<OffsetFetchResponseTopics<'static>> {
+    /// None where the budget does not allow it.
+    fn all(&self, group: &str, budget: &Budget) -> Option<Vec<OffsetFetchResponseTopics<'static>>> {
         let mut topics: Vec<OffsetFetchResponseTopics<'static>> = Vec::new();
         let mut last: Option<&Text> = None;
         for (_, seen) in self.of_group(group, None) {
+            if !budget.take(bytes(seen.metadata)) {
+                return None;
+            }
             if last != Some(seen.topic) {
                 topics.push(OffsetFetchResponseTopics {
                     name: seen.topic.to_string().into(),
@@ -88,8 +105,12 @@ impl OffsetStore {
                 topic.partitions.push(told(&seen));
             }
         }
-        topics
+        Some(topics)
     }
+}
+
+fn bytes(metadata: &str) -> usize {
+    size_of::<OffsetFetchResponsePartitions<'_>>() + metadata.len()
 }
 
 fn told(seen: &Seen<'_>) -> OffsetFetchResponsePartitions<'static> {

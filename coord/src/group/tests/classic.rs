@@ -386,7 +386,7 @@ fn the_last_of_an_oversized_group_to_rejoin_are_left_out() {
     assert_eq!(w.state(), "PreparingRebalance");
     let calls: Vec<u64> = members.iter().map(|member| w.join(9, &Join::member(member))).collect();
     assert_eq!(code(w.joined(calls[2]).error_code), E::GroupMaxSizeReached);
-    w.advance(60_000);
+    // Nobody else is waited for.
     assert_eq!(code(w.joined(calls[0]).error_code), E::None);
 }
 
@@ -529,5 +529,43 @@ fn a_group_that_could_not_record_that_it_is_empty_does_so_with_the_next_sweep() 
     w.advance(600_000);
     let back = World::loaded(quick(), Image::default(), w.log.clone(), w.now).state();
     assert_eq!(back, w.state());
+    w.check_replay();
+}
+
+#[test]
+fn of_two_plans_for_one_generation_the_log_keeps_the_first() {
+    let mut w = World::new(quick());
+    let (members, generation) = stable(&mut w, 1);
+    let call = w.join(9, &Join::member(&members[0]));
+    w.advance(0);
+    let generation = generation + i32::from(w.joined(call).error_code == 0);
+    w.hold = true;
+    let first = w.sync(&members[0], generation, &[(&members[0], b"first")]);
+    let second = w.sync(&members[0], generation, &[(&members[0], b"second")]);
+    assert_eq!(w.open.len(), 1);
+    w.hold = false;
+    w.make_durable(usize::MAX);
+    assert_eq!(code(w.synced(first).error_code), E::RebalanceInProgress, "it asked again meanwhile");
+    assert_eq!(&*w.synced(second).assignment, b"first");
+    w.check_replay();
+}
+
+#[test]
+fn a_plan_that_failed_makes_room_for_another() {
+    let mut w = World::new(quick());
+    let (members, generation) = stable(&mut w, 1);
+    let call = w.join(9, &Join::member(&members[0]));
+    w.advance(0);
+    assert_eq!(w.joined(call).generation_id, generation + 1);
+    w.hold = true;
+    let lost = w.sync(&members[0], generation + 1, &[(&members[0], b"lost")]);
+    w.fail(E::NotEnoughReplicas);
+    w.hold = false;
+    assert_eq!(code(w.synced(lost).error_code), E::CoordinatorNotAvailable);
+    let call = w.join(9, &Join::member(&members[0]));
+    w.advance(0);
+    assert_eq!(w.joined(call).generation_id, generation + 2);
+    let next = w.sync(&members[0], generation + 2, &[(&members[0], b"next")]);
+    assert_eq!(&*w.synced(next).assignment, b"next");
     w.check_replay();
 }

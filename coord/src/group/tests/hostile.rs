@@ -55,13 +55,35 @@ fn kafkas_own_requests_with_bits_turned_over_are_all_answered() {
     }
 }
 
-#[test]
-fn the_fuzz_corpus() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/groups");
+fn replay(name: &str, target: impl Fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
-        fuzz::requests(&std::fs::read(entry.unwrap().path()).unwrap());
+        target(&std::fs::read(entry.unwrap().path()).unwrap());
         count += 1;
     }
-    assert!(count >= 5, "{count} inputs");
+    assert!(count >= 5, "{name}: {count} inputs");
+}
+
+#[test]
+fn the_fuzz_corpora() {
+    replay("groups", fuzz::requests);
+    replay("embedded", fuzz::embedded);
+}
+
+#[test]
+fn what_members_say_to_each_other_with_bits_turned_over_is_survived() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/embedded");
+    let mut random = super::random::Random(5);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let honest = std::fs::read(entry.unwrap().path()).unwrap();
+        for _ in 0..40 {
+            let mut bytes = honest.clone();
+            for _ in 0..=random.below(4) {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+            fuzz::embedded(&bytes);
+        }
+    }
 }

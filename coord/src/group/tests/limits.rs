@@ -134,3 +134,80 @@ fn five_thousand_members_join_at_once() {
     }
     assert_eq!(leaders, 1);
 }
+
+#[test]
+fn a_group_that_is_named_again_and_again_is_told_until_the_answers_grow_too_large() {
+    const MENTIONS: usize = 1_000;
+    let mut w = world_of(&[("t", 1, 10_000)]);
+    let large = Join { protocols: vec![("range".to_owned(), vec![0; 900 << 10])], ..Join::default() };
+    let call = w.join(3, &large);
+    w.advance(0);
+    let member = w.joined(call).member_id.into_owned();
+    let sync = w.sync(&member, 1, &[(&member, b"a")]);
+    assert_eq!(code(w.synced(sync).error_code), E::None);
+    w.beat(&Beat { group: "c", ..Beat::join("m") });
+    let classic = || Request::Describe { group: "g".into() };
+    let consumer = || Request::ConsumerDescribe { group: "c".into() };
+    let requests: [(i16, &dyn Fn() -> Request<'static>, usize); 2] =
+        [(6, &classic, 900 << 10), (1, &consumer, 80_000)];
+    for (version, request, bytes) in requests {
+        let budget = Budget::default();
+        let calls: Vec<u64> = (0..MENTIONS).map(|_| w.call_within(&budget, version, request())).collect();
+        let codes: Vec<E> = calls.into_iter().map(|call| error(&w.take(call))).collect();
+        let told = codes.partition_point(|code| *code == E::None);
+        assert!(told > 10 && told <= settings::ANSWER_BYTES_MAX / bytes, "{told}");
+        assert!(codes[told..].iter().all(|code| *code == E::InvalidRequest));
+        assert_eq!(error(&w.ask(version, request())), E::None, "the next request has a budget of its own");
+    }
+}
+
+#[test]
+fn an_offset_that_is_asked_for_again_and_again_is_refused() {
+    let mut w = World::new(quick());
+    let metadata = "x".repeat(4_096);
+    w.commit(&Commit { metadata: &metadata, ..Commit::default() });
+    let asked = |count: usize| OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        topics: Some(vec![OffsetFetchRequestTopics {
+            name: "t".into(),
+            topic_id: [0; 16],
+            partition_indexes: vec![0; count],
+        }]),
+        ..OffsetFetchRequestGroup::default()
+    };
+    for (count, expect, rows) in [(10_000, E::None, 1), (250_000, E::InvalidRequest, 0)] {
+        let Answer::FetchOffsets(answer) = w.ask(9, Request::FetchOffsets(asked(count))) else {
+            panic!("of another request");
+        };
+        assert_eq!((code(answer.error_code), answer.topics.len()), (expect, rows));
+    }
+    let all = || OffsetFetchRequestGroup { group_id: "g".into(), topics: None, ..Default::default() };
+    let budget = Budget::default();
+    let calls: Vec<u64> =
+        (0..20_000).map(|_| w.call_within(&budget, 9, Request::FetchOffsets(all()))).collect();
+    let refused = calls.into_iter().filter(|call| error(&w.take(*call)) == E::InvalidRequest).count();
+    assert!((1..19_000).contains(&refused), "{refused}");
+}
+
+#[test]
+fn members_and_ids_that_are_gone_leave_no_timer_behind() {
+    let mut w = world_of(&[("t", 1, 1)]);
+    let before = w.shard.core.timers.len();
+    for _ in 0..100 {
+        // An id that is given out and left; one that is used, and left; a member of the other protocol.
+        let call = w.join(4, &Join::default());
+        let id = w.joined(call).member_id.into_owned();
+        assert_eq!(w.leave(&[(&id, None)]), [E::None]);
+        let call = w.join(4, &Join::default());
+        let id = w.joined(call).member_id.into_owned();
+        w.join(4, &Join::member(&id));
+        assert_eq!(w.leave(&[(&id, None)]), [E::None]);
+        w.advance(0);
+        w.beat(&Beat { group: "c", ..Beat::join("m") });
+        w.beat(&Beat { group: "c", ..Beat::stay("m", -1) });
+    }
+    w.advance(0);
+    let after = w.shard.core.timers.len();
+    // The classic group's phases may have an entry each.
+    assert!(after <= before + 2, "{before} before, {after} after");
+}

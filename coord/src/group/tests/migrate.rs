@@ -276,3 +276,71 @@ fn classic_members_are_checked_as_in_a_classic_group() {
     w.check_invariants();
     w.check_replay();
 }
+
+#[test]
+fn an_id_that_was_given_out_and_not_used_does_not_keep_a_group_classic() {
+    let mut w = world_of(&[("t", 1, 4)]);
+    let call = w.join(9, &Join { kind: "connect".to_owned(), ..cooperative("", &[]) });
+    let unused = w.joined(call).member_id.into_owned();
+    let new = w.beat(&Beat::join("new"));
+    assert_eq!((code(new.error_code), told(&new).as_deref()), (E::None, Some("1:0 1 2 3")));
+    let call = w.join(9, &cooperative(&unused, &[]));
+    let joined = w.joined(call);
+    assert_eq!((code(joined.error_code), &*joined.member_id), (E::None, &*unused));
+    w.check_replay();
+}
+
+#[test]
+fn version_0_of_join_has_one_timeout_in_a_consumer_group_too() {
+    let mut w = world_of(&[("t", 1, 4)]);
+    w.beat(&Beat::join("new"));
+    let call = w.join(0, &Join { rebalance_ms: -1, ..cooperative("", &[]) });
+    let old = w.joined(call).member_id.into_owned();
+    w.advance(9_000);
+    let ids: Vec<String> = w.described().members.iter().map(|m| m.member_id.to_string()).collect();
+    assert!(ids.contains(&old), "{ids:?}");
+    w.advance(1_000);
+    assert!(!w.described().members.iter().any(|member| member.member_id == old));
+}
+
+#[test]
+fn expressions_are_asked_about_again_when_a_downgrade_is_taken_back() {
+    let mut w = world_of(&[("t", 1, 4)]);
+    classic(&mut w);
+    w.beat(&Beat { names: None, regex: Some("t.*"), ..Beat::join("new") });
+    assert_eq!(w.resolves.len(), 1);
+    w.hold = true;
+    let leave = w.call(1, Request::ConsumerHeartbeat(Beat::stay("new", -1).request()));
+    // The answer comes when there is nobody to take it.
+    w.step(Input::Resolved { group: "g", patterns: &[("t.*".to_owned(), vec!["t".to_owned()])] });
+    w.fail(E::NotEnoughReplicas);
+    w.hold = false;
+    assert_eq!(error(&w.take(leave)), E::CoordinatorNotAvailable);
+    let epoch = w.described().members.iter().find(|m| m.member_id == "new").map(|m| m.member_epoch);
+    w.beat(&Beat::stay("new", epoch.expect("it is back")));
+    assert_eq!(w.resolves.len(), 2);
+}
+
+#[test]
+fn a_plan_that_an_upgrade_overtook_is_made_anew_when_the_upgrade_is_taken_back() {
+    let mut w = world_of(&[("t", 1, 4)]);
+    let (old, generation) = classic(&mut w);
+    let call = w.join(9, &cooperative(&old, &[0, 1, 2, 3]));
+    w.advance(0);
+    assert_eq!(w.joined(call).generation_id, generation + 1);
+    w.hold = true;
+    let sync = w.sync(&old, generation + 1, &[(&old, &assigned(&[0], None))]);
+    w.call(1, Request::ConsumerHeartbeat(Beat::join("new").request()));
+    // The plan becomes durable when nobody knows it any more.
+    w.make_durable(1);
+    w.fail(E::NotEnoughReplicas);
+    w.hold = false;
+    assert_eq!(code(w.synced(sync).error_code), E::CoordinatorNotAvailable);
+    assert_eq!(w.heartbeat(&old, generation + 1), E::RebalanceInProgress);
+    let call = w.join(9, &cooperative(&old, &[]));
+    w.advance(0);
+    assert_eq!(w.joined(call).generation_id, generation + 2);
+    let sync = w.sync(&old, generation + 2, &[(&old, &assigned(&[1], None))]);
+    assert_eq!(partitions_of(&w.synced(sync).assignment), [1]);
+    w.check_replay();
+}

@@ -289,3 +289,44 @@ fn the_record_of_a_commit_is_kafkas() {
     assert_eq!(&value[..2], &[0, 1], "an expiry only version 1 can say");
     assert_eq!(&value[value.len() - 8..], &1_000_050i64.to_be_bytes());
 }
+
+#[test]
+fn who_waits_for_a_disk_that_hangs_is_told_so_in_time_and_what_was_written_counts() {
+    let mut w = World::new(quick());
+    let (members, generation) = stable(&mut w, 1);
+    let call = w.join(9, &Join::member(&members[0]));
+    w.advance(0);
+    let generation = generation + 1;
+    assert_eq!(w.joined(call).generation_id, generation);
+    w.hold = true;
+    let sync = w.sync(&members[0], generation, &[(&members[0], b"a")]);
+    let commit = w.call(9, Request::Commit(Commit { group: "s", offset: 9, ..Commit::default() }.request()));
+    w.advance(4_999);
+    let fetch = OffsetFetchRequestGroup { group_id: "s".into(), topics: None, ..Default::default() };
+    let fetch = w.call(9, Request::FetchOffsets(fetch));
+    assert!(w.answers.is_empty());
+    w.advance(1);
+    assert_eq!(error(&w.take(commit)), E::CoordinatorNotAvailable);
+    assert!(w.answers.is_empty(), "the other one has just begun to wait");
+    w.advance(4_999);
+    assert_eq!(error(&w.take(fetch)), E::NotCoordinator);
+    assert_eq!(w.shard.deadline(), w.shard.core.timers.first(), "nothing is due for them any more");
+    w.hold = false;
+    w.make_durable(usize::MAX);
+    assert_eq!(w.offset("s", "t", 0), 9);
+    assert_eq!(&*w.synced(sync).assignment, b"a", "a plan takes effect when it is durable");
+    w.check_replay();
+}
+
+#[test]
+fn a_record_that_cannot_be_written_fails_alone_for_good() {
+    let mut w = World::new(quick());
+    w.hold = true;
+    let calls: Vec<u64> = ["a", "b", "c"]
+        .map(|group| w.call(9, Request::Commit(Commit { group, ..Commit::default() }.request())))
+        .to_vec();
+    w.make_durable(1);
+    w.fail(E::MessageTooLarge);
+    let codes: Vec<E> = calls.into_iter().map(|call| error(&w.take(call))).collect();
+    assert_eq!(codes, [E::None, E::UnknownServerError, E::NotCoordinator]);
+}

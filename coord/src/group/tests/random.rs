@@ -18,6 +18,9 @@ impl Random {
     }
 }
 
+/// What a plan gives away: one for each client, and for each former self that is taken for alive.
+const PARTITIONS: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+
 /// What the model client believes of itself.
 #[derive(Default, Clone)]
 struct Client {
@@ -82,11 +85,18 @@ impl Schedule {
                         // The process dies; a static one comes back under its instance.
                         let instance = self.clients[at].instance.clone();
                         self.clients[at] = Client { instance, generation: -1, ..Client::default() };
+                    } else if self.random.one_in(3) {
+                        // It does not wait any longer, and asks again.
+                        self.clients[at].call = None;
                     }
                 }
             }
             self.collect();
             self.world.check_invariants();
+            if self.world.shard.group_count() == 0 {
+                // Its generations begin anew.
+                self.owners.clear();
+            }
         }
     }
 
@@ -122,8 +132,13 @@ impl Schedule {
             }
             0 => self.world.join(9, &Join { instance, ..Join::member(&client.member) }),
             1 | 2 if !client.assigned => {
-                let names: Vec<String> = client.leads.clone();
-                let plan: Vec<(&str, &[u8])> = names.iter().map(|m| (&**m, m.as_bytes())).collect();
+                // One partition for each, and each time to others: a second plan must not come true behind the first.
+                let shift = self.random.below(client.leads.len().max(1));
+                let turned = client.leads.iter().cycle().skip(shift).zip(&PARTITIONS);
+                let plan: Vec<(&str, &[u8])> = turned
+                    .take(client.leads.len())
+                    .map(|(member, partition)| (&**member, std::slice::from_ref(partition)))
+                    .collect();
                 let mut request = sync_request(&client.member, client.generation, &plan);
                 request.group_instance_id = instance.map(Into::into);
                 self.world.call(5, Request::Sync(request))

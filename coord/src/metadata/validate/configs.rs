@@ -198,7 +198,10 @@ impl<'a> Target<'a> {
         let new = after.iter().filter(|(name, value)| before.get(*name) != Some(*value));
         let changed: Vec<(&str, &str)> = new.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         match self {
-            Target::Topic(_) => {
+            Target::Topic(topic) => {
+                if topic.is_internal() {
+                    changed.iter().try_for_each(|(name, value)| config::validate_internal(name, value))?;
+                }
                 changed.iter().try_for_each(|(name, value)| config::validate_one(name, value))?;
                 config::validate_together(after)?;
             }

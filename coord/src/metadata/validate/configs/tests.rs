@@ -95,6 +95,26 @@ fn a_topics_changes_are_atomic_and_lists_grow_from_the_default() {
 }
 
 #[test]
+fn an_internal_topic_takes_nothing_that_would_be_ignored() {
+    let mut metadata = cluster();
+    let configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+    let (name, partitions) = ("__consumer_offsets".to_owned(), vec![vec![NODE]]);
+    run(&mut metadata, Command::CreateTopic { id: TopicId([9; 16]), name, partitions, configs });
+    let cases = [
+        ("cleanup.policy=delete", 40, ""),
+        ("cleanup.policy+=delete", 40, ""),
+        ("cleanup.policy-=compact", 40, ""),
+        ("cleanup.policy=compact", 0, ""),
+        // Back to the broker's default, which is overruled.
+        ("-cleanup.policy", 0, "cleanup.policy"),
+        ("corelog.durability=write", 40, ""),
+        ("corelog.durability=fsync", 0, "corelog.durability=fsync"),
+        ("segment.ms=5", 0, "segment.ms=5"),
+    ];
+    check(&metadata, TOPIC, "__consumer_offsets", &cases);
+}
+
+#[test]
 fn what_is_no_resource_is_refused() {
     let metadata = cluster();
     let cases = [
