@@ -60,6 +60,11 @@ impl Segment {
         }
     }
 
+    /// Another segment follows: what is allocated behind its end is not written any more.
+    pub fn take_no_more(&mut self) {
+        (self.written, self.allocated) = (self.position, self.position);
+    }
+
     pub fn is_sealed(&self) -> bool {
         matches!(self.index, Index::Sealed(_))
     }

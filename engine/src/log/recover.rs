@@ -7,30 +7,24 @@
 mod error;
 mod settle;
 mod swap;
+mod walk;
 
 pub use error::OpenError;
 
 use super::config::{Faults, OpenLog};
-use super::scan::{Scan, Step, Window};
 use super::{Counters, Shared, State};
-use crate::batch::Batch;
 use crate::checkpoint::Saved;
 use crate::epochs::EpochCache;
 use crate::ids::{LeaderEpoch, Offset};
-use crate::index::SealedIndex;
 use crate::names::{self, Partition, PartitionFile, Unreadable};
 use crate::producers::ProducerStates;
-use crate::segment::{ChunkCrcs, Index, Segment};
-use crate::space::BLOCK_BYTES;
+use crate::segment::Segment;
 use rt::sync::Semaphore;
-use rt::{Core, File, Open, Reservation, Slice};
+use rt::{Core, File, Open};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
-
-/// The first read of a search; the next ones double, because most logs end soon behind their checkpoint.
-const SCAN_BYTES_FIRST: usize = 64 << 10;
 
 /// What a recovery gathers while it walks over the segments.
 struct Progress {
@@ -80,34 +74,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
     let (epoch, end) = (recovery.begin_epoch(&mut progress)?, progress.end);
     let log_start = log_start.max(segments.first().map_or(log_start, |segment| segment.base)).min(end);
     progress.epochs.truncate_start(log_start);
-    let state = State {
-        segments,
-        log_start,
-        high_watermark: end,
-        durable_end: end,
-        synced_end: end,
-        end,
-        epochs: progress.epochs,
-        producers_saved: progress.producers.clone(),
-        producers: progress.producers,
-        truncations: partition.current.truncations,
-        truncating: false,
-        clean_to: partition.current.compaction.clean_to,
-        rewrites: partition.current.compaction.rewrites,
-        compacting: false,
-        forming: None,
-        ready: VecDeque::new(),
-        flushing: false,
-        spare: Vec::new(),
-        last_block,
-        sync_before: None,
-        last_flush_bytes: 0,
-        unsynced_messages: 0,
-        sync_timer: false,
-        durabilities: 0,
-        failure: None,
-        closed: false,
-    };
+    let state = state_of(segments, progress, last_block, (log_start, end), &partition.current);
     let counters = Counters { bytes_searched: recovery.searched.get(), ..Counters::default() };
     let notes = recovery.notes.take();
     Ok(Shared {
@@ -136,6 +103,44 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         partition: RefCell::new(Some(partition)),
         state: RefCell::new(state),
     })
+}
+
+/// A log whose end was found: all of it is on stable media.
+fn state_of(
+    segments: Vec<Segment>,
+    progress: Progress,
+    last_block: Vec<u8>,
+    (log_start, end): (Offset, Offset),
+    partition: &Partition,
+) -> State {
+    State {
+        segments,
+        log_start,
+        high_watermark: end,
+        durable_end: end,
+        synced_end: end,
+        end,
+        epochs: progress.epochs,
+        producers_saved: progress.producers.clone(),
+        producers: progress.producers,
+        truncations: partition.truncations,
+        truncating: false,
+        clean_to: partition.compaction.clean_to,
+        rewrites: partition.compaction.rewrites,
+        compacting: false,
+        forming: None,
+        ready: VecDeque::new(),
+        flushing: false,
+        spare: Vec::new(),
+        last_block,
+        sync_before: None,
+        last_flush_bytes: 0,
+        unsynced_messages: 0,
+        sync_timer: false,
+        durabilities: 0,
+        failure: None,
+        closed: false,
+    }
 }
 
 type Walked = (Vec<Segment>, Progress, Vec<u8>);
@@ -287,96 +292,6 @@ impl Recovery<'_> {
         file.map_err(|error| OpenError::Io { path: path.to_path_buf(), error })
     }
 
-    /// Sealed segments from their index files, the rest from the checkpoint on batch by batch.
-    async fn walk(
-        &self,
-        mut found: Vec<Found>,
-        saved: Option<Saved>,
-        log_start: Offset,
-        cut: Option<Offset>,
-    ) -> Result<Walked, OpenError> {
-        let beyond = match cut {
-            Some(cut) => found.split_off(found.partition_point(|found| found.base <= cut)),
-            None => Vec::new(),
-        };
-        if found.is_empty() {
-            return Err(self.gap(&self.how.dir, beyond[0].base, log_start));
-        }
-        let first = found.first().expect("the caller found segments").base;
-        if first > log_start {
-            return Err(OpenError::Damaged {
-                path: self.how.dir.clone(),
-                position: 0,
-                why: format!("the first segment begins at {first}, but the log starts at {log_start}"),
-            });
-        }
-        let mut progress = match &saved {
-            Some(saved) => {
-                Progress { end: saved.end, epochs: saved.epochs.clone(), producers: saved.producers.clone() }
-            }
-            None => self.start_at(first),
-        };
-        let mut segments: Vec<Segment> = Vec::with_capacity(found.len());
-        let mut last_block = Vec::new();
-        for (at, &Found { base, length }) in found.iter().enumerate() {
-            let path = self.how.dir.join(names::segment(base));
-            let file = self.open_file(&path).await?;
-            let mut segment = self.segment(base, file);
-            let before_checkpoint = saved.as_ref().is_some_and(|saved| base < saved.segment);
-            if before_checkpoint && self.load_sealed(&mut segment, &path, length).await? {
-                self.check_neighbours(&segment, found.get(at + 1), &path)?;
-                segments.push(segment);
-                continue;
-            }
-            let here = saved.as_ref().filter(|saved| saved.segment == base);
-            if !here.is_some_and(|saved| saved.clean) {
-                let waited = self.outwait_writes(&segment, length).await;
-                waited.map_err(|error| OpenError::Io { path: path.clone(), error })?;
-            }
-            if before_checkpoint {
-                // Only its index is missing: what it holds is older than what the checkpoint knows.
-                let mut aside = self.start_at(base);
-                self.scan(&mut segment, &mut aside, (&path, length), None, None).await?;
-                if found.get(at + 1).map(|next| next.base) != Some(aside.end) {
-                    return Err(OpenError::Damaged {
-                        path: path.clone(),
-                        position: segment.position,
-                        why: format!("its batches end at offset {}, before the next segment", aside.end),
-                    });
-                }
-            } else {
-                if here.is_none() && base != progress.end {
-                    return Err(self.gap(&path, base, progress.end));
-                }
-                progress.end = progress.end.max(base);
-                self.scan(&mut segment, &mut progress, (&path, length), here, cut).await?;
-            }
-            let later = &found[at + 1..];
-            let follows = before_checkpoint || self.goes_on(later, progress.end).await?;
-            if !follows {
-                let clean = here.is_some_and(|saved| saved.clean && saved.end == progress.end);
-                last_block = self.settle(&mut segment, &progress, (&path, length), clean, cut).await?;
-                segments.push(segment);
-                self.drop_segments(later).await?;
-                break;
-            }
-            if !before_checkpoint && !self.faults().trusting_reads {
-                // What was read may be what a killed process had in flight; from here on it is promised.
-                let synced = segment.file.sync_data().await;
-                synced.map_err(|error| OpenError::Io { path: path.clone(), error })?;
-            }
-            segment.written = segment.position;
-            segment.allocated = segment.position;
-            segments.push(segment);
-        }
-        if cut.is_some() {
-            self.drop_segments(&beyond).await?;
-            let last = segments.last().map(|last| Found { base: last.base, length: 0 });
-            self.drop_indexes(last.as_slice()).await?;
-        }
-        Ok((segments, progress, last_block))
-    }
-
     /// Says durably that nothing is left to be done again.
     async fn finish_truncation(&self, file: &mut PartitionFile) -> Result<(), OpenError> {
         let finish = |partition: &mut Partition| {
@@ -388,175 +303,12 @@ impl Recovery<'_> {
         stored.map_err(|error| OpenError::Io { path: self.how.dir.join(names::PARTITION_FILE), error })
     }
 
-    /// A sealed segment begins where its name says and reaches the next one: else a file between them is missing.
-    fn check_neighbours(
-        &self,
-        segment: &Segment,
-        next: Option<&Found>,
-        path: &Path,
-    ) -> Result<(), OpenError> {
-        let Index::Sealed(index) = &segment.index else { return Ok(()) };
-        let reaches = next.is_none_or(|next| index.end() == next.base);
-        if index.base() == segment.base && reaches {
-            return Ok(());
-        }
-        Err(OpenError::Damaged {
-            path: path.to_path_buf(),
-            position: segment.position,
-            why: format!(
-                "it holds offsets {} to {}, which is not what the files around it say",
-                index.base(),
-                index.end()
-            ),
-        })
-    }
-
     fn missing_end(&self, end: Offset, known: Offset) -> OpenError {
         OpenError::Damaged {
             path: self.how.dir.clone(),
             position: 0,
             why: format!("the log ends at offset {end}, and the checkpoint knows offsets up to {known}"),
         }
-    }
-
-    fn gap(&self, path: &Path, base: Offset, end: Offset) -> OpenError {
-        OpenError::Damaged {
-            path: path.to_path_buf(),
-            position: 0,
-            why: format!("it begins at offset {base}, but the segment before it ends at {end}"),
-        }
-    }
-
-    /// Uses the index file if it is there and valid; then the segment is not read.
-    async fn load_sealed(&self, segment: &mut Segment, path: &Path, length: u64) -> Result<bool, OpenError> {
-        let index_path = self.how.dir.join(names::index(segment.base));
-        let built_anew = |what: &str| {
-            let note = format!("the index {} {what}; it is built anew", index_path.display());
-            self.notes.borrow_mut().push(note);
-        };
-        let Ok(file) = self.core.open(index_path.clone(), Open::read()).await else {
-            built_anew("is missing");
-            return Ok(false);
-        };
-        let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
-        let bytes = usize::try_from(file.len().await.map_err(failed)?).unwrap_or(0);
-        if bytes == 0 {
-            built_anew("is empty");
-            return Ok(false);
-        }
-        let content = names::read_all(&file, bytes).await.map_err(failed)?;
-        let index = match SealedIndex::decode(&content) {
-            Ok(index) => index,
-            Err(damage) => {
-                built_anew(&format!("is damaged ({damage})"));
-                return Ok(false);
-            }
-        };
-        if length < index.segment_bytes() {
-            return Err(OpenError::Damaged {
-                path: path.to_path_buf(),
-                position: length,
-                why: format!("{} bytes were sealed", index.segment_bytes()),
-            });
-        }
-        segment.position = index.segment_bytes();
-        segment.durable = segment.position;
-        segment.written = segment.position;
-        segment.allocated = segment.position;
-        segment.first_timestamp = index.first_timestamp();
-        segment.max_timestamp = index.max_timestamp();
-        segment.index = Index::Sealed(Rc::new(index));
-        Ok(true)
-    }
-
-    /// Walks from the checkpoint, or the segment's start, to the last batch that continues the log.
-    async fn scan(
-        &self,
-        segment: &mut Segment,
-        progress: &mut Progress,
-        (path, length): (&Path, u64),
-        saved: Option<&Saved>,
-        cut: Option<Offset>,
-    ) -> Result<(), OpenError> {
-        let failed = |error| OpenError::Io { path: path.to_path_buf(), error };
-        if let Some(saved) = saved {
-            if length < saved.position {
-                let why = format!("the checkpoint knows {} durable bytes", saved.position);
-                return Err(OpenError::Damaged { path: path.to_path_buf(), position: length, why });
-            }
-            segment.position = saved.position;
-            segment.index = Index::Active(saved.index.clone());
-            segment.first_timestamp = saved.first_timestamp;
-            segment.max_timestamp = saved.max_timestamp;
-            segment.crcs = ChunkCrcs::resume(saved.position);
-        }
-        let mut scan = Scan {
-            file: segment.file.clone(),
-            pos: segment.position,
-            end: length,
-            window_bytes: SCAN_BYTES_FIRST.min(self.how.limits.scan_bytes),
-            window_bytes_max: self.how.limits.scan_bytes,
-            reservation: Reservation::CatchUp,
-            crcs: None,
-            window: Window::default(),
-        };
-        while let Step::Batch { bytes, .. } = scan.next().await.map_err(failed)? {
-            let beyond = |cut| Batch::parse(&bytes).is_ok_and(|(batch, _)| batch.next_offset() > cut);
-            if cut.is_some_and(beyond) || !self.accept(&bytes, segment, progress) {
-                break;
-            }
-        }
-        segment.allocated = length - length % BLOCK_BYTES;
-        segment.durable = segment.position;
-        self.searched.set(self.searched.get() + segment.position - saved.map_or(0, |saved| saved.position));
-        Ok(())
-    }
-
-    /// Takes the batch if it continues the log.
-    fn accept(&self, bytes: &Slice, segment: &mut Segment, progress: &mut Progress) -> bool {
-        let Ok((batch, _)) = Batch::parse(bytes) else { return false };
-        let (base, epoch) = (batch.base_offset(), batch.leader_epoch());
-        let continues = base == progress.end;
-        // No incarnation before this one had its epoch or a later one.
-        let from_the_future = epoch >= self.how.epoch && !self.faults().resume_old_epoch;
-        let epoch_continues = progress.last_epoch() <= epoch && epoch.0 >= 0 && !from_the_future;
-        let sound = batch.last_offset_delta() >= 0 && (self.faults().skip_crc || batch.crc_is_valid());
-        if !continues || !epoch_continues || !sound {
-            return false;
-        }
-        progress.epochs.assign(epoch, base);
-        progress.producers.apply(&batch);
-        segment.crcs.feed(bytes);
-        segment.note(batch.last_offset(), bytes.len() as u64, batch.records_max_timestamp());
-        progress.end = batch.next_offset();
-        true
-    }
-
-    /// Whether the segments behind an end belong to the log. Those of a roll whose last flush was torn do not: they
-    /// begin above the end and were never written.
-    async fn goes_on(&self, later: &[Found], end: Offset) -> Result<bool, OpenError> {
-        match later.first().map(|next| next.base) {
-            None => return Ok(false),
-            Some(next) if next == end => return Ok(true),
-            Some(_) => {}
-        }
-        for &Found { base, length } in later {
-            if !self.is_empty(base, length).await? {
-                return Err(self.gap(&self.how.dir.join(names::segment(base)), base, end));
-            }
-        }
-        Ok(false)
-    }
-
-    async fn is_empty(&self, base: Offset, length: u64) -> Result<bool, OpenError> {
-        if length == 0 {
-            return Ok(true);
-        }
-        let path = self.how.dir.join(names::segment(base));
-        let file = self.open_file(&path).await?;
-        let failed = |error| OpenError::Io { path: path.clone(), error };
-        let bytes = file.read_exactly(0, BLOCK_BYTES as usize, Reservation::CatchUp).await;
-        Ok(bytes.map_err(failed)?.iter().all(|&byte| byte == 0))
     }
 
     /// Removes segments that the log does not reach, and what was known of them.

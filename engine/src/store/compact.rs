@@ -161,6 +161,8 @@ mod tests {
                 let compacting = store.clone();
                 core.spawn(Class::Background, async move { compacting.compact_when_due(EVERY).await })
                     .detach();
+                // Until the last segment but one is sealed, in virtual time.
+                core.sleep(Duration::from_secs(1)).await;
                 // Enough for a checkpoint, not for a segment.
                 disk.set_free_bytes(64 << 10);
                 let failed = |counters: Counters| counters.compactions_failed;
