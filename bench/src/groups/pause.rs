@@ -76,10 +76,14 @@ async fn pause(mut scene: Scene, options: PauseGroup) -> Result<Report, Error> {
     Ok(report)
 }
 
+/// How long a broker may wait before it assigns a group of the consumer protocol anew, by default
+/// (`group.consumer.assignment.interval.ms`): a group is left alone as long, or pauses would be mostly that.
+const ASSIGNMENT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Members come and go at any moment, not in step with the heartbeats of those who stay. A partition that moves is taken with
 /// its next holder's next heartbeat, so most of its pause is where in the interval that happens to be: the moments are spread
 /// evenly over it (by the golden ratio), lest a run of few measures its luck.
 async fn some_time(core: &Core, heartbeat: Duration, number: u32) {
     const GOLDEN: f64 = 0.618_034;
-    core.sleep(heartbeat.mul_f64((f64::from(number) * GOLDEN).fract())).await;
+    core.sleep(ASSIGNMENT_INTERVAL + heartbeat.mul_f64((f64::from(number) * GOLDEN).fract())).await;
 }
