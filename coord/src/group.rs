@@ -37,7 +37,7 @@ pub mod settings;
 mod sweep;
 mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
 
@@ -406,7 +406,7 @@ impl Shard {
                 if let Some(Group::Consumer(found)) = self.groups.get_mut(group)
                     && found.is_due(&mut self.core, at, key)
                 {
-                    self.remove_consumer_member(group, member);
+                    self.remove_consumer_members(group, &BTreeSet::from([member.clone()]));
                 }
             }
             Key::Expiry => {

@@ -51,6 +51,10 @@ fn commit<'a>(image: &Image, version: i16, mut request: OffsetCommitRequest<'a>)
     for topic in &mut request.topics {
         let found = find(image, version, &topic.name, topic.topic_id);
         if let Ok(found) = found {
+            if topic.partitions.is_empty() {
+                // As in Kafka, nothing is said of it.
+                continue;
+            }
             topic.name = found.name.clone().into();
             topic.topic_id = found.id.0;
         }

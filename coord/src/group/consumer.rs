@@ -37,6 +37,8 @@ use super::sweep::Expiry;
 use super::timers::{Deadline, Entry, Key};
 use super::{Core, Text};
 
+pub(super) use target::metadata_hash;
+
 /// The first epoch of a group and of its target; a first real assignment has the next one.
 const FIRST_EPOCH: i32 = 1;
 
@@ -132,8 +134,8 @@ impl ConsumerGroup {
     }
 
     /// Whether all but this one do, and there are others.
-    pub fn is_classic_without(&self, id: &Text) -> bool {
-        let mut others = self.members.iter().filter(|(other, _)| *other != id).peekable();
+    pub fn is_classic_without(&self, gone: &BTreeSet<Text>) -> bool {
+        let mut others = self.members.iter().filter(|(other, _)| !gone.contains(*other)).peekable();
         others.peek().is_some() && others.all(|(_, member)| member.value.classic.is_some())
     }
 

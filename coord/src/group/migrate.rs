@@ -4,7 +4,7 @@
 //! Either way the records of one type end and those of the other begin in one append; should that fail, the former group
 //! is put back as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use net::messages::assignment::{ConsumerProtocolAssignment, TopicPartition};
@@ -13,7 +13,7 @@ use net::wire::{Decode, Encode, Reader, Writer};
 use engine::ids::TopicId;
 
 use super::classic::{self, ClassicGroup};
-use super::consumer::ConsumerGroup;
+use super::consumer::{self, ConsumerGroup};
 use super::pending::Undo;
 use super::per_topic::{Owned, Partitions};
 use super::records::{ClassicValue, CurrentValue, MemberState, MemberValue, Record};
@@ -48,18 +48,22 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes a member out of a consumer group; the rest becomes a classic group if all of them speak that protocol.
-    pub(super) fn remove_consumer_member(&mut self, id: &Text, member: &Text) {
+    /// Takes members out of a consumer group; the rest becomes a classic group if all of them speak that protocol.
+    pub(super) fn remove_consumer_members(&mut self, id: &Text, members: &BTreeSet<Text>) {
         let Some(Group::Consumer(group)) = self.groups.get_mut(id) else { return };
-        if group.is_classic_without(member) && may_downgrade(&self.core, group.member_count() - 1) {
+        if members.is_empty() {
+            return;
+        }
+        let left = group.member_count().saturating_sub(members.len());
+        if group.is_classic_without(members) && may_downgrade(&self.core, left) {
             // Without another epoch: who is up to date is told of the rebalance instead of being fenced.
-            group.forget_member(&mut self.core, member);
+            members.iter().for_each(|member| group.forget_member(&mut self.core, member));
             self.downgrade(id);
             if let Some(Group::Classic(group)) = self.groups.get_mut(id) {
                 group.rebalance(&mut self.core);
             }
         } else {
-            group.remove_member(&mut self.core, member);
+            group.remove_members(&mut self.core, members);
         }
     }
 
@@ -112,6 +116,7 @@ fn upgraded(core: &Core, group: &ClassicGroup) -> Result<Vec<Record>, &'static s
     let id = || group.id.clone();
     let generation = group.generation();
     let (mut members, mut targets, mut currents) = (Vec::new(), Vec::new(), Vec::new());
+    let mut topics = BTreeSet::new();
     let mut owned: BTreeMap<(TopicId, i32), ()> = BTreeMap::new();
     for (member_id, member) in group.members() {
         let (value, assigned) = converted(core, member, group.protocol())?;
@@ -130,12 +135,15 @@ fn upgraded(core: &Core, group: &ClassicGroup) -> Result<Vec<Record>, &'static s
             revoking: Owned::default(),
         };
         let member = || member_id.clone();
+        topics.extend(value.topics.iter().cloned());
         members.push(Record::Member { group: id(), member: member(), value: Some(Rc::new(value)) });
         targets.push(Record::Target { group: id(), member: member(), value: Some(Rc::new(assigned)) });
         currents.push(Record::Current { group: id(), member: member(), value: Some(Rc::new(current)) });
     }
     let mut records = members;
-    records.push(Record::Epoch { group: id(), value: Some((generation, 0)) });
+    // Its topics are as they were: that alone moves nobody's partitions.
+    let hash = consumer::metadata_hash(&core.image, &topics);
+    records.push(Record::Epoch { group: id(), value: Some((generation, hash)) });
     records.append(&mut targets);
     records.push(Record::TargetEpoch { group: id(), value: Some((generation, 0)) });
     records.append(&mut currents);
@@ -177,7 +185,7 @@ fn converted(
 
 /// Names, each once and in order.
 pub(super) fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Box<[Text]> {
-    let names: std::collections::BTreeSet<&str> = names.collect();
+    let names: BTreeSet<&str> = names.collect();
     names.into_iter().map(Text::from).collect()
 }
 

@@ -4,7 +4,7 @@ use net::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberId
 use net::messages::offset_commit::OffsetCommitRequest;
 
 use super::super::call::{Answer, Call};
-use super::super::{Core, Group, Shard};
+use super::super::{Core, Group, Shard, Text};
 use super::{ClassicGroup, State};
 use crate::error_code::ErrorCode;
 
@@ -25,15 +25,13 @@ impl Shard {
         let rows = match self.groups.get_mut(&*request.group_id) {
             Some(Group::Classic(group)) => group.leave(&mut self.core, leaving),
             Some(Group::Consumer(group)) => {
-                let mut leave = |row: &MemberIdentity<'_>| {
-                    let outcome = group.leave_classic(&mut self.core, row);
-                    left(row, outcome.err().unwrap_or(ErrorCode::None))
-                };
-                let rows: Vec<MemberResponse<'static>> = leaving.iter().map(&mut leave).collect();
-                if rows.iter().any(|row| row.error_code == ErrorCode::None as i16) {
-                    group.follow_metadata(&mut self.core, true);
-                }
-                rows
+                let id = group.id.clone();
+                let found: Vec<Result<Text, ErrorCode>> =
+                    leaving.iter().map(|row| group.find_row(row)).collect();
+                let ids = found.iter().flatten().cloned().collect();
+                self.remove_consumer_members(&id, &ids);
+                let rows = leaving.iter().zip(found);
+                rows.map(|(row, found)| left(row, found.err().unwrap_or(ErrorCode::None))).collect()
             }
             None => leaving.iter().map(|row| left(row, ErrorCode::UnknownMemberId)).collect(),
         };

@@ -51,24 +51,21 @@ type Joined = Result<JoinGroupResponse<'static>, (ErrorCode, String)>;
 
 impl ConsumerGroup {
     fn join_classic(&mut self, core: &mut Core, call: &Call<'_>, request: &JoinGroupRequest<'_>) -> Joined {
-        let asked = request.member_id.to_string();
-        let refuse = |why| Err((why, asked.clone()));
+        // Only who is given an id is told one.
+        let refuse = |why| Err((why, String::new()));
         if core.settings.consumer_migration_policy == MigrationPolicy::Disabled {
             return refuse(ErrorCode::InconsistentGroupProtocol);
         }
         let instance = request.group_instance_id.as_deref();
         if !self.knows(&request.member_id, instance) && self.members.len() >= core.settings.consumer_max_size
         {
-            return Err((ErrorCode::GroupMaxSizeReached, String::new()));
+            return refuse(ErrorCode::GroupMaxSizeReached);
         }
         let metadata = request.protocols.first().map(|protocol| &*protocol.metadata);
         let Some(said) = metadata.and_then(subscription).filter(|_| self.accepts_classic(request)) else {
             return refuse(ErrorCode::InconsistentGroupProtocol);
         };
-        let id = match self.classic_member_id(core, call, request) {
-            Ok(id) => id,
-            Err((why, id)) => return Err((why, id)),
-        };
+        let id = self.classic_member_id(core, call, request)?;
         let owned = said.owned_partitions.iter().flat_map(|topic| {
             let id = core.image.topic(&topic.topic).map(|topic| topic.id);
             id.into_iter().flat_map(|id| topic.partitions.iter().map(move |index| (id, *index)))
@@ -144,14 +141,14 @@ impl ConsumerGroup {
         let holder = self.instances.get(instance).cloned();
         match holder {
             None if asked.is_empty() => Ok(member_id(instance, call.random)),
-            None => Err((ErrorCode::UnknownMemberId, asked.to_string())),
+            None => Err((ErrorCode::UnknownMemberId, String::new())),
             Some(holder) if asked.is_empty() => {
                 let id = member_id(instance, call.random);
                 self.replace_member(core, &holder, &id);
                 Ok(id)
             }
             Some(holder) if holder == asked => Ok(asked),
-            Some(_) => Err((ErrorCode::FencedInstanceId, asked.to_string())),
+            Some(_) => Err((ErrorCode::FencedInstanceId, String::new())),
         }
     }
 
@@ -247,24 +244,22 @@ impl ConsumerGroup {
         })
     }
 
-    /// A member that leaves by LeaveGroup; the group's next epoch is the caller's.
-    pub fn leave_classic(&mut self, core: &mut Core, row: &MemberIdentity<'_>) -> Result<(), ErrorCode> {
+    /// Whom a row of LeaveGroup is about. An administrator removes members of the consumer protocol so, too.
+    pub fn find_row(&self, row: &MemberIdentity<'_>) -> Result<Text, ErrorCode> {
         let id = match row.group_instance_id.as_deref() {
             Some(instance) => {
                 let holder = self.instances.get(instance).ok_or(ErrorCode::UnknownMemberId)?;
                 if !row.member_id.is_empty() && **holder != *row.member_id {
                     return Err(ErrorCode::FencedInstanceId);
                 }
-                holder.clone()
+                holder
             }
-            None => Text::from(&*row.member_id),
+            None => {
+                let member = self.members.get_key_value(&*row.member_id);
+                member.map(|(id, _)| id).ok_or(ErrorCode::UnknownMemberId)?
+            }
         };
-        let member = self.members.get(&id).ok_or(ErrorCode::UnknownMemberId)?;
-        if member.value.classic.is_none() {
-            return Err(ErrorCode::UnknownMemberId);
-        }
-        self.forget_member(core, &id);
-        Ok(())
+        Ok(id.clone())
     }
 
     /// The member has its rebalance timeout for what it must do next; `anew` even if it had to do something already.

@@ -59,10 +59,10 @@ impl Shard {
             // It says that it will come back: it keeps its partitions as long as its session lasts.
             group.park_member(&mut self.core, &member);
         } else {
-            self.remove_consumer_member(&id, &member);
+            self.remove_consumer_members(&id, &BTreeSet::from([member]));
         }
         Ok(ConsumerGroupHeartbeatResponse {
-            member_id: Some(member.to_string().into()),
+            member_id: Some(request.member_id.to_string().into()),
             member_epoch: request.member_epoch,
             ..ConsumerGroupHeartbeatResponse::default()
         })

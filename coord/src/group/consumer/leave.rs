@@ -1,5 +1,6 @@
 //! How members go: by themselves, by a session or a revocation that ran out; and how a group ends.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::super::per_topic::Owned;
@@ -22,15 +23,16 @@ impl ConsumerGroup {
         self.put(core, Record::Current { group: self.id.clone(), member: id.clone(), value });
     }
 
-    /// Takes a member out; what it had goes to the others with the group's next epoch.
-    pub fn remove_member(&mut self, core: &mut Core, id: &Text) {
-        if self.members.contains_key(id) {
-            self.forget_member(core, id);
+    /// Takes members out; what they had goes to the others with the group's next epoch.
+    pub fn remove_members(&mut self, core: &mut Core, ids: &BTreeSet<Text>) {
+        let count = self.members.len();
+        ids.iter().for_each(|id| self.forget_member(core, id));
+        if self.members.len() < count {
             self.follow_metadata(core, true);
         }
     }
 
-    /// As [`Self::remove_member`], but the group's epoch stays.
+    /// Takes a member out; the group's epoch stays.
     pub fn forget_member(&mut self, core: &mut Core, id: &Text) {
         let Some(member) = self.members.get(id) else { return };
         let regex = member.value.regex.clone();

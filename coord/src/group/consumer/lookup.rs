@@ -34,16 +34,16 @@ pub fn check(
 ) -> Result<(), Refusal> {
     let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
     let epoch = request.member_epoch;
-    if request.group_id.is_empty() {
+    if is_blank(&request.group_id) {
         return invalid("GroupId can't be empty.");
     }
-    if request.member_id.is_empty() && (call.version >= CLIENT_ID_VERSION || epoch != 0) {
+    if is_blank(&request.member_id) && (call.version >= CLIENT_ID_VERSION || epoch != 0) {
         return invalid("MemberId can't be empty.");
     }
-    if request.instance_id.as_deref() == Some("") {
+    if request.instance_id.as_deref().is_some_and(is_blank) {
         return invalid("InstanceId can't be empty.");
     }
-    if request.rack_id.as_deref() == Some("") {
+    if request.rack_id.as_deref().is_some_and(is_blank) {
         return invalid("RackId can't be empty.");
     }
     if epoch < LEAVE_STATIC_EPOCH {
@@ -81,6 +81,11 @@ pub fn check(
             .map_err(|message| Refusal::new(ErrorCode::InvalidRegularExpression, message)),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What Java's `trim` leaves nothing of.
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c <= ' ')
 }
 
 /// What the client says it has.

@@ -20,7 +20,7 @@ impl ConsumerGroup {
             return;
         }
         self.seen_image = core.image_version;
-        let hash = hash(&core.image, &self.subscribed_topics());
+        let hash = metadata_hash(&core.image, &self.subscribed_topics());
         if changed || hash != self.hash {
             let value = Some((self.epoch.saturating_add(1), hash));
             self.put(core, Record::Epoch { group: self.id.clone(), value });
@@ -96,7 +96,7 @@ impl ConsumerGroup {
 
 /// What the target depends on of these topics: their ids, partitions and racks. Written into records, so it must not
 /// change with the release (FNV-1a). No topics hash to 0.
-fn hash(image: &Image, topics: &BTreeSet<Text>) -> i64 {
+pub(in super::super) fn metadata_hash(image: &Image, topics: &BTreeSet<Text>) -> i64 {
     let mut hash = Fnv::default();
     for topic in topics.iter().filter_map(|name| image.topic(name)) {
         hash.topic(image, topic);

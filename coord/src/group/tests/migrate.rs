@@ -220,7 +220,8 @@ fn a_static_member_changes_its_protocol_with_its_process() {
     w.call(5, Request::Sync(request));
     let new = w.beat(&Beat::join("new").instance("i"));
     assert_eq!((code(new.error_code), told(&new).as_deref()), (E::None, Some("1:0 1 2 3")));
-    assert_eq!(w.described().members.len(), 1);
+    // That alone moves nobody's partitions.
+    assert_eq!((w.described().members.len(), w.described().group_epoch), (1, 1));
     w.check_invariants();
     w.check_replay();
     // And back: the group is classic when its only member is.
@@ -268,10 +269,7 @@ fn classic_members_are_checked_as_in_a_classic_group() {
     assert_eq!(code(w.joined(call).error_code), E::InconsistentGroupProtocol);
     let call = w.join(9, &Join { protocols: vec![("range".to_owned(), vec![1])], ..Join::member(&old) });
     assert_eq!(code(w.joined(call).error_code), E::InconsistentGroupProtocol);
-    assert_eq!(
-        w.leave(&[("new", None), ("nobody", None), (&old, None)]),
-        [E::UnknownMemberId, E::UnknownMemberId, E::None]
-    );
+    assert_eq!(w.leave(&[("nobody", None), (&old, None)]), [E::UnknownMemberId, E::None]);
     assert_eq!(w.described().members.len(), 1);
     w.check_invariants();
     w.check_replay();
@@ -343,4 +341,18 @@ fn a_plan_that_an_upgrade_overtook_is_made_anew_when_the_upgrade_is_taken_back()
     let sync = w.sync(&old, generation + 2, &[(&old, &assigned(&[1], None))]);
     assert_eq!(partitions_of(&w.synced(sync).assignment), [1]);
     w.check_replay();
+}
+
+#[test]
+fn an_administrator_removes_members_of_either_protocol() {
+    let mut w = world_of(&[("t", 1, 4)]);
+    let (old, _) = classic(&mut w);
+    w.beat(&Beat::join("new"));
+    w.beat(&Beat::join("static").instance("i"));
+    let rows = [("", Some("i")), ("", Some("i")), ("x", Some("j")), ("new", None), ("new", None)];
+    assert_eq!(w.leave(&rows), [E::None, E::None, E::UnknownMemberId, E::None, E::None]);
+    // Those that are left speak the classic protocol.
+    assert_eq!(w.state(), "PreparingRebalance");
+    assert_eq!(w.heartbeat(&old, 2), E::IllegalGeneration);
+    w.check_invariants();
 }
