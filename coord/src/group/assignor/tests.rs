@@ -149,3 +149,18 @@ fn every_partition_has_one_owner_loads_are_even_and_nothing_moves_twice() {
         }
     }
 }
+
+/// Looking at every member for every partition, in each of the passes, this would be half a billion steps.
+#[test]
+fn thousands_of_members_that_differ_share_thousands_of_partitions() {
+    const MEMBERS: usize = 5_000;
+    let mut members: Vec<Subscriber> =
+        (0..MEMBERS).map(|at| member(&format!("m{at:04}"), &[1, 2], &[])).collect();
+    members[0] = member("m0000", &[2], &[]);
+    // One has all of the larger topic.
+    let all: Vec<(u8, i32)> = (0..5_000).map(|partition| (1, partition)).collect();
+    members[1] = member("m0001", &[1, 2], &all);
+    let assigned = assign(Assignor::Uniform, &members, &counts(&[(1, 5_000), (2, 5_000)]));
+    let loads = assigned.iter().map(Partitions::count);
+    assert_eq!((loads.clone().min(), loads.clone().max(), loads.sum()), (Some(2), Some(2), 10_000));
+}

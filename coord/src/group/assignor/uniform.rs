@@ -103,22 +103,22 @@ fn unlike(members: &[Subscriber], counts: &BTreeMap<TopicId, i32>) -> Vec<Vec<Pa
     let count = |topic: &TopicId| counts.get(topic).map_or(0, |count| count.unsigned_abs() as usize);
     order.sort_by_key(|(topic, among)| (Reverse(count(topic) * 1_000 / among.len()), **topic));
     for (topic, among) in &order {
+        let mut queue = ByLoad::new(among, &loads);
         for partition in 0..counts.get(topic).copied().unwrap_or(0) {
-            owners.entry((**topic, partition)).or_insert_with(|| {
-                let least = least_loaded(among, &loads);
-                loads[least] += 1;
-                least
-            });
+            owners.entry((**topic, partition)).or_insert_with(|| queue.give(&mut loads));
         }
     }
     for _ in 0..BALANCE_PASSES_MAX {
         let mut moved = false;
+        let mut queue = None;
         for ((topic, _), owner) in &mut owners {
-            let least = least_loaded(&subscribers[topic], &loads);
-            if loads[*owner] > loads[least] + 1 {
-                loads[*owner] -= 1;
-                loads[least] += 1;
-                *owner = least;
+            let queue = match &mut queue {
+                Some((of, queue)) if of == topic => queue,
+                other => &mut other.insert((*topic, ByLoad::new(&subscribers[topic], &loads))).1,
+            };
+            if loads[*owner] > queue.least() + 1 {
+                queue.take(*owner, &mut loads);
+                *owner = queue.give(&mut loads);
                 moved = true;
             }
         }
@@ -131,7 +131,30 @@ fn unlike(members: &[Subscriber], counts: &BTreeMap<TopicId, i32>) -> Vec<Vec<Pa
     assigned
 }
 
-/// The first of those with the least.
-fn least_loaded(among: &[usize], loads: &[usize]) -> usize {
-    among.iter().copied().min_by_key(|at| loads[*at]).expect("a topic that is listed has a subscriber")
+/// The subscribers of a topic, the least loaded first, and of those the first: each with its load. Both may be thousands,
+/// so nothing looks at all subscribers for each partition.
+struct ByLoad(BTreeSet<(usize, usize)>);
+
+impl ByLoad {
+    fn new(among: &[usize], loads: &[usize]) -> ByLoad {
+        ByLoad(among.iter().map(|at| (loads[*at], *at)).collect())
+    }
+
+    fn least(&self) -> usize {
+        self.0.first().map_or(usize::MAX - 1, |(load, _)| *load)
+    }
+
+    /// Gives one more to the least loaded.
+    fn give(&mut self, loads: &mut [usize]) -> usize {
+        let (load, at) = self.0.pop_first().expect("a topic that is listed has a subscriber");
+        self.0.insert((load + 1, at));
+        loads[at] += 1;
+        at
+    }
+
+    fn take(&mut self, at: usize, loads: &mut [usize]) {
+        assert!(self.0.remove(&(loads[at], at)), "an owner subscribes to what it owns");
+        loads[at] -= 1;
+        self.0.insert((loads[at], at));
+    }
 }

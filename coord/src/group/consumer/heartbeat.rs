@@ -41,6 +41,11 @@ impl Shard {
         request: &ConsumerGroupHeartbeatRequest<'_>,
     ) -> Outcome {
         lookup::check(call, request, &self.core.settings)?;
+        if let Some(regex) = request.subscribed_topic_regex.as_deref()
+            && !self.subscribes_by(&request.group_id, regex)
+        {
+            lookup::check_regex(regex)?;
+        }
         if request.member_epoch == 0 {
             self.make_consumer_group(request)?;
         }
@@ -66,6 +71,14 @@ impl Shard {
             member_epoch: request.member_epoch,
             ..ConsumerGroupHeartbeatResponse::default()
         })
+    }
+
+    /// Whether a member of the group does so already.
+    fn subscribes_by(&self, group: &str, regex: &str) -> bool {
+        match self.groups.get(group) {
+            Some(Group::Consumer(group)) => group.expressions.contains_key(regex),
+            Some(Group::Classic(_)) | None => false,
+        }
     }
 
     /// A first member makes the group, or makes it out of a classic one.
