@@ -23,7 +23,7 @@ use crate::shard::join::before;
 
 /// What a connection reads into while no large request is on its way.
 const READ_BYTES: usize = 4096;
-/// A fetch request up to this size is copied out of the memory for requests while it waits.
+/// A request that waits, for records or for others, is copied out of the memory for requests, up to this size.
 const WAITING_COPIED_BYTES_MAX: usize = 1 << 20;
 /// Replies that are ready go out together, up to this many at a time.
 const REPLIES_PER_SEND_MAX: usize = 64;
@@ -131,9 +131,7 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
             return;
         }
         let waits = handlers::may_wait(&frame);
-        // It may wait for long: not with memory that produce requests wait for.
-        let lean = waits && frame.len() <= WAITING_COPIED_BYTES_MAX;
-        let (frame, memory) = match lean {
+        let (frame, memory) = match is_copied(&frame) {
             true => (Slice::from(frame.to_vec()), None),
             false => (frame, input.memory.clone()),
         };
@@ -146,6 +144,14 @@ async fn read_requests(shard: &Rc<Shard>, shared: &Rc<Shared>) {
         shared.replies.borrow_mut().push_back(pending);
         shared.arrived.notify_all();
     }
+}
+
+/// Whether a request is worked on in a copy of its frame. One that may wait for long does so without memory that produce
+/// requests wait for. And while a small one is worked on, its connection reads on in the same memory: thousands of members
+/// that wait for a disk would take twice theirs. A produce keeps its memory, for its records stay there.
+fn is_copied(frame: &[u8]) -> bool {
+    let bytes_max = if handlers::may_wait(frame) { WAITING_COPIED_BYTES_MAX } else { READ_BYTES };
+    frame.len() <= bytes_max && !handlers::is_produce(frame)
 }
 
 async fn write_replies(shard: Rc<Shard>, shared: Rc<Shared>) {

@@ -145,8 +145,9 @@ pub async fn answer(shard: &Rc<Shard>, ask: GroupAsk) -> Vec<GroupFound> {
         }
     }
     let Ok((mut found, waiting)) = ask_hosts(shard, ask) else { return Vec::new() };
-    for (index, call, rest) in waiting {
-        found[index].answer = call.await.map(|answer| rest.fill(answer));
+    for (place, call, rest) in waiting {
+        let answer = call.await.map(|answer| rest.fill(answer));
+        found.push(GroupFound { place, answer });
     }
     found
 }
@@ -157,7 +158,7 @@ enum Asked {
     Waits(Waiting, topics::Rest),
 }
 
-/// Which of what was found is still to come.
+/// What is still to come, and its place.
 type Missing = Vec<(usize, Waiting, topics::Rest)>;
 
 /// Asks the coordinators of all parts, in their order.
@@ -167,19 +168,14 @@ fn ask_hosts(shard: &Rc<Shard>, ask: GroupAsk) -> Result<(Vec<GroupFound>, Missi
     let budget = Budget::default();
     let (version, client_id, client) = (header.version, &*header.client_id, ask.client);
     let caller = Caller { version, client_id, client, budget: &budget };
-    let mut found = Vec::with_capacity(ask.parts.len());
-    let mut missing = Missing::new();
+    let (mut found, mut missing) = (Vec::new(), Missing::with_capacity(ask.parts.len()));
     for GroupPart { place, partition } in ask.parts {
         // A list has one request for all partitions.
         let Some(request) = requests.get(place).or(requests.last()) else { continue };
-        let answer = match ask_host(shard, &caller, partition, request.clone()) {
-            Asked::Answered(answer) => Some(answer),
-            Asked::Waits(call, rest) => {
-                missing.push((found.len(), call, rest));
-                None
-            }
-        };
-        found.push(GroupFound { place, answer });
+        match ask_host(shard, &caller, partition, request.clone()) {
+            Asked::Answered(answer) => found.push(GroupFound { place, answer: Some(answer) }),
+            Asked::Waits(call, rest) => missing.push((place, call, rest)),
+        }
     }
     Ok((found, missing))
 }

@@ -188,6 +188,11 @@ pub fn is_fetch(frame: &[u8]) -> bool {
     frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Fetch as i16)
 }
 
+/// Whether a frame holds a Produce, whose records stay in the memory that they arrived in.
+pub fn is_produce(frame: &[u8]) -> bool {
+    frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Produce as i16)
+}
+
 /// Whether a frame holds a request whose answer may wait: for records, or for the other members of a group. Nothing is
 /// lost if such a one is dropped half-way.
 pub fn may_wait(frame: &[u8]) -> bool {

@@ -320,3 +320,21 @@ fn connections_and_requests_are_held_in_little() {
     let request = future_bytes(|(shard, client, frame, at)| handlers::handle(shard, client, frame, at));
     assert!(request <= REQUEST_BYTES_MAX, "{request}");
 }
+
+#[test]
+fn what_waits_and_what_is_small_is_copied_and_a_produce_never() {
+    let check = |key: i16, bytes: usize, expect: bool| {
+        let mut frame = vec![0; bytes];
+        frame[..2].copy_from_slice(&key.to_be_bytes());
+        assert_eq!(is_copied(&frame), expect, "{bytes} bytes of {key}");
+    };
+    check(PRODUCE, 100, false);
+    check(HEARTBEAT, 100, true);
+    check(HEARTBEAT, READ_BYTES, true);
+    check(HEARTBEAT, READ_BYTES + 1, false);
+    for waits in [FETCH, JOIN_GROUP] {
+        check(waits, READ_BYTES + 1, true);
+        check(waits, WAITING_COPIED_BYTES_MAX, true);
+        check(waits, WAITING_COPIED_BYTES_MAX + 1, false);
+    }
+}

@@ -17,9 +17,10 @@ type ByOwner = BTreeMap<CoreId, Vec<GroupPart>>;
 /// The answer for each group of the request, in its order.
 pub async fn ask(request: &Request<'_>) -> Result<Vec<Answer>, Unanswerable> {
     let (by_owner, codes) = plan(request)?;
+    let found = ask_owners(request, by_owner).await;
     let mut answers: Vec<Option<Answer>> = Vec::new();
     answers.resize_with(codes.len(), || None);
-    for (place, answer) in ask_owners(request, by_owner).await {
+    for (place, answer) in found {
         answers[place] = answer;
     }
     refuse_the_rest(request, answers, &codes)

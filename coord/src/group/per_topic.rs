@@ -39,6 +39,10 @@ impl<T> PerTopic<T> {
         let at = match self.0.binary_search_by_key(&topic, |(id, _)| *id) {
             Ok(at) => at,
             Err(at) => {
+                // Room for one, not for the four that a list begins with: there is such a list, or three, for every member.
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
                 self.0.insert(at, (topic, T::default()));
                 at
             }
@@ -90,6 +94,7 @@ impl FromIterator<(TopicId, i32)> for Partitions {
                 Some(_) | None => topics.push((topic, vec![partition])),
             }
         }
+        topics.shrink_to_fit();
         PerTopic(topics)
     }
 }
@@ -107,6 +112,7 @@ impl FromIterator<(TopicId, i32, i32)> for Owned {
                 Some(_) | None => topics.push((topic, vec![(partition, epoch)])),
             }
         }
+        topics.shrink_to_fit();
         PerTopic(topics)
     }
 }
