@@ -23,7 +23,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Negative(length) => write!(f, "a frame of {length} bytes"),
-            Error::TooLarge(length) => write!(f, "a frame of {length} bytes is above the limit"),
+            Error::TooLarge(length) => write!(f, "a frame of {length} bytes, which is above the limit"),
         }
     }
 }

@@ -16,7 +16,7 @@ const DELETE: i8 = 1;
 #[derive(Args, Clone, Debug)]
 pub struct Changes {
     /// Set a config; may be repeated. A value with commas is a list
-    #[arg(long, value_name = "KEY=VALUE", required_unless_present = "delete_config")]
+    #[arg(long, value_name = "KEY=VALUE")]
     config: Vec<String>,
     /// Give a config its default again; may be repeated
     #[arg(long, value_name = "KEY")]
@@ -33,6 +33,9 @@ pub fn key_and_value(pair: &str) -> Result<(&str, &str), String> {
 
 /// All changes or none.
 pub async fn alter(client: &Client, resource_type: i8, name: &str, changes: &Changes) -> Answer {
+    if changes.config.is_empty() && changes.delete_config.is_empty() {
+        return Err("say what to change: --config KEY=VALUE or --delete-config KEY".to_owned());
+    }
     let mut configs = Vec::new();
     let (mut set, mut text) = (serde_json::Map::new(), String::new());
     let done = if changes.dry_run { "would change" } else { "changed" };

@@ -12,7 +12,7 @@ use rt::Core;
 use serde_json::{Value, json};
 
 use super::alter::{Changes, alter};
-use super::remote::{Answer, Common, ask, check, resolve};
+use super::remote::{Answer, Common, ask, check, resolve, shown};
 
 mod describe;
 mod reset;
@@ -138,14 +138,21 @@ async fn list(client: Client) -> Answer {
     check("the list of groups", listed.error_code, None)?;
     let mut groups = listed.groups;
     groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
-    let mut text = String::new();
+    let mut text = match groups.is_empty() {
+        true => "there are no groups\n".to_owned(),
+        false => listed_row("STATE", "PROTOCOL", "NAME"),
+    };
     let mut rows: Vec<Value> = Vec::with_capacity(groups.len());
     for group in &groups {
         let kind = group.group_type.to_lowercase();
-        text.push_str(&format!("{:<20} {:<10} {}\n", group.group_state, kind, group.group_id));
+        text.push_str(&listed_row(&group.group_state, &kind, &shown(&group.group_id)));
         rows.push(json!({ "name": group.group_id, "state": group.group_state, "type": kind }));
     }
     Ok((json!(rows), text))
+}
+
+fn listed_row(state: &str, protocol: &str, name: &str) -> String {
+    format!("{state:<20} {protocol:<10} {name}\n")
 }
 
 /// Each at its own coordinator. What was deleted is said also when one of them could not be.
@@ -179,9 +186,9 @@ async fn delete_one(core: &Core, client: &Client, name: &str) -> Result<(), Stri
 /// What to do about an error that is the caller's to mend.
 fn hint(code: i16) -> Option<&'static str> {
     match ErrorCode::from_i16(code) {
-        Some(ErrorCode::NonEmptyGroup | ErrorCode::UnknownMemberId) => {
-            Some("the group has members; stop its consumers first")
-        }
+        Some(ErrorCode::NonEmptyGroup | ErrorCode::UnknownMemberId) => Some(
+            "the group has members; stop its consumers first. Killed ones, and static ones (group.instance.id) that were stopped, stay until their sessions time out",
+        ),
         Some(ErrorCode::GroupIdNotFound) => Some("there is no such group; `corelog group list` names all"),
         Some(ErrorCode::CoordinatorLoadInProgress) => Some("the coordinator is loading; try again"),
         _ => None,

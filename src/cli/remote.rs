@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use net::client::{Client, Options};
+use net::client::{Client, Error, Options};
 use net::error_code::ErrorCode;
 use rt::Core;
 use serde_json::{Value, json};
@@ -60,7 +60,11 @@ where
         let asked = async {
             let client = Client::connect(&core, address, Options::default()).await;
             let client = client.map_err(|error| {
-                format!("no Kafka broker answers at {bootstrap}: {error}. Is it running? Name another with --bootstrap HOST:PORT")
+                let advice = match error {
+                    Error::Frame(_) | Error::Wire(_) => "Something else listens there: is it the port of the metrics?",
+                    _ => "Is it running?",
+                };
+                format!("no Kafka broker answers at {bootstrap}: {error}. {advice} Name another with --bootstrap HOST:PORT")
             })?;
             action(core.clone(), client).await
         };
@@ -87,11 +91,32 @@ pub fn resolve(bootstrap: &str) -> Result<SocketAddr, String> {
 
 /// What the broker's code says of the thing of that name.
 pub fn check(name: &str, code: i16, message: Option<&str>) -> Result<(), String> {
+    let name = if name.is_empty() { "\"\"".to_owned() } else { shown(name) };
     match ErrorCode::from_i16(code) {
         Some(ErrorCode::None) => Ok(()),
         Some(known) => {
             Err(format!("{name}: {}{}", known.name(), message.map(|m| format!(": {m}")).unwrap_or_default()))
         }
         None => Err(format!("{name}: error {code}, which this corelog does not know")),
+    }
+}
+
+/// Text that others chose, as a line of a terminal may hold it: without control characters.
+pub fn shown(text: &str) -> String {
+    let escaped = |character: char| match character.is_control() {
+        true => character.escape_default().collect::<String>(),
+        false => character.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_chose_moves_no_cursor() {
+        assert_eq!(shown("bill\u{1b}[31m\n\tß"), "bill\\u{1b}[31m\\n\\tß");
+        assert_eq!(check("", 15, None), Err("\"\": COORDINATOR_NOT_AVAILABLE".to_owned()));
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::alter::{Changes, alter, key_and_value};
 use super::remote::{Answer, Common, ask, check};
+use crate::groups::OFFSETS_TOPIC;
 
 /// How long the broker may take for a change, as it is told.
 const CHANGE_TIMEOUT_MS: i32 = 25_000;
@@ -79,6 +80,9 @@ enum Action {
         /// The topics' names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        /// Delete also the broker's own topics; with __consumer_offsets all groups and their offsets go
+        #[arg(long)]
+        internal: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -100,8 +104,14 @@ impl Command {
             Action::Describe { name, common } => {
                 (common.clone(), ask(&common, move |_, client| describe(client, name)))
             }
-            Action::Delete { names, common } => {
-                (common.clone(), ask(&common, move |_, client| delete(client, names)))
+            Action::Delete { names, internal, common } => {
+                let deleted = match names.iter().find(|name| *name == OFFSETS_TOPIC && !internal) {
+                    Some(name) => Err(format!(
+                        "{name} holds all groups and their offsets, which would be gone; nothing was deleted. Say --internal to delete it all the same"
+                    )),
+                    None => ask(&common, move |_, client| delete(client, names)),
+                };
+                (common, deleted)
             }
         };
         common.tell(answer)

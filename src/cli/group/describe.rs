@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::reset::{LATEST, offsets_at};
 use super::{check, coordinator, hint};
-use crate::cli::remote::Answer;
+use crate::cli::remote::{Answer, shown};
 
 /// Offsets are asked for by topic name up to this version.
 pub(super) const FETCH_BY_NAME_MAX: i16 = 9;
@@ -28,6 +28,7 @@ struct Described {
 
 struct Member {
     id: String,
+    instance_id: Option<String>,
     client_id: String,
     host: String,
     partitions: Vec<(String, i32)>,
@@ -35,10 +36,7 @@ struct Member {
 
 pub async fn describe(core: &Core, client: &Client, name: &str) -> Answer {
     let coordinator = coordinator(core, client, name).await?;
-    let group = match modern(&coordinator, name).await? {
-        Some(group) => group,
-        None => classic(&coordinator, name).await?,
-    };
+    let group = group(&coordinator, name).await?;
     let committed = committed(&coordinator, name).await?;
     let mut owners: BTreeMap<(&str, i32), &Member> = BTreeMap::new();
     for member in &group.members {
@@ -50,44 +48,39 @@ pub async fn describe(core: &Core, client: &Client, name: &str) -> Answer {
     partitions.dedup();
     let ends = offsets_at(client, &partitions, LATEST).await?;
     let mut rows = Vec::with_capacity(partitions.len());
-    let mut text = format!(
-        "{name}: {}, {} protocol, {} member{}{}\n",
-        group.state,
-        group.kind,
-        group.members.len(),
-        if group.members.len() == 1 { "" } else { "s" },
-        if group.assignor.is_empty() { String::new() } else { format!(", assigned by {}", group.assignor) },
-    );
-    if !partitions.is_empty() {
-        text.push_str(&row(["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "MEMBER", "CLIENT", "HOST"]));
+    let mut text = headline(name, &group);
+    if !partitions.is_empty() || !group.members.is_empty() {
+        text.push_str(&row(
+            ["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"],
+            ["MEMBER", "INSTANCE", "CLIENT", "HOST"],
+        ));
     }
     for (topic, index) in partitions {
         let key = (topic.to_owned(), index);
         let (at, end) = (committed.get(&key).copied(), ends.get(&key).copied());
-        let lag = at.zip(end).map(|(at, end)| end.saturating_sub(at).max(0));
-        let owner = owners.get(&(topic, index));
-        let shown = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
-        let of = |part: fn(&Member) -> &str| owner.map_or("-", |member| part(member));
-        let (member, client, host) = (of(|m| &m.id), of(|m| &m.client_id), of(|m| &m.host));
-        text.push_str(&row([
-            topic,
-            &index.to_string(),
-            &shown(at),
-            &shown(end),
-            &shown(lag),
-            member,
-            client,
-            host,
-        ]));
+        // Negative where the topic was made anew, or lost its end: what is committed lies behind all that is there.
+        let lag = at.zip(end).map(|(at, end)| end.saturating_sub(at));
+        let owner = owners.get(&(topic, index)).copied();
+        let number = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
+        let place = [&shown(topic), &index.to_string(), &number(at), &number(end), &number(lag)];
+        text.push_str(&row(place.map(String::as_str), member_cells(owner).each_ref().map(String::as_str)));
         rows.push(json!({
             "topic": topic, "partition": index, "committed": at, "end": end, "lag": lag,
             "member": owner.map(|member| &member.id),
         }));
     }
+    for idle in group.members.iter().filter(|member| member.partitions.is_empty()) {
+        text.push_str(&row(["-"; 5], member_cells(Some(idle)).each_ref().map(String::as_str)));
+    }
     let members: Vec<Value> = group
         .members
         .iter()
-        .map(|one| json!({ "id": one.id, "client_id": one.client_id, "host": one.host, "partitions": one.partitions.len() }))
+        .map(|one| {
+            json!({
+                "id": one.id, "instance_id": one.instance_id, "client_id": one.client_id, "host": one.host,
+                "partitions": one.partitions.len(),
+            })
+        })
         .collect();
     let json = json!({
         "name": name, "state": group.state, "type": group.kind, "assignor": group.assignor,
@@ -96,9 +89,42 @@ pub async fn describe(core: &Core, client: &Client, name: &str) -> Answer {
     Ok((json, text))
 }
 
-fn row(cells: [&str; 8]) -> String {
-    let [topic, partition, at, end, lag, member, client, host] = cells;
-    format!("{topic:<24} {partition:>9} {at:>12} {end:>12} {lag:>10}  {member}  {client}  {host}\n")
+fn headline(name: &str, group: &Described) -> String {
+    let members = match group.members.len() {
+        1 => "1 member".to_owned(),
+        count => format!("{count} members"),
+    };
+    let assignor = match group.assignor.is_empty() {
+        true => String::new(),
+        false => format!(", assigned by {}", shown(&group.assignor)),
+    };
+    format!("{}: {}, {} protocol, {members}{assignor}\n", shown(name), group.state, group.kind)
+}
+
+fn member_cells(member: Option<&Member>) -> [String; 4] {
+    let Some(member) = member else { return ["-"; 4].map(str::to_owned) };
+    let instance = member.instance_id.as_deref().unwrap_or("-");
+    [member.id.as_str(), instance, &member.client_id, &member.host].map(shown)
+}
+
+fn row(place: [&str; 5], member: [&str; 4]) -> String {
+    let [topic, partition, at, end, lag] = place;
+    let [member, instance, client, host] = member;
+    format!(
+        "{topic:<24} {partition:>9} {at:>12} {end:>12} {lag:>10}  {member}  {instance}  {client}  {host}\n"
+    )
+}
+
+/// How many members a group has now; none where there is no such group.
+pub(super) async fn member_count(coordinator: &Client, name: &str) -> usize {
+    group(coordinator, name).await.map_or(0, |group| group.members.len())
+}
+
+async fn group(coordinator: &Client, name: &str) -> Result<Described, String> {
+    match modern(coordinator, name).await? {
+        Some(group) => Ok(group),
+        None => classic(coordinator, name).await,
+    }
 }
 
 /// The group if it speaks the consumer protocol, or the broker does not know that protocol.
@@ -117,6 +143,7 @@ async fn modern(coordinator: &Client, name: &str) -> Result<Option<Described>, S
         });
         Member {
             id: member.member_id.to_string(),
+            instance_id: member.instance_id.as_ref().map(ToString::to_string),
             client_id: member.client_id.to_string(),
             host: member.client_host.to_string(),
             partitions: partitions.collect(),
@@ -138,6 +165,7 @@ async fn classic(coordinator: &Client, name: &str) -> Result<Described, String> 
     check(name, group.error_code, hint(group.error_code))?;
     let members = group.members.iter().map(|member| Member {
         id: member.member_id.to_string(),
+        instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
         client_id: member.client_id.to_string(),
         host: member.client_host.to_string(),
         partitions: assigned(&member.member_assignment),

@@ -12,9 +12,9 @@ use net::messages::offset_commit::{
 use rt::Core;
 use serde_json::{Value, json};
 
-use super::describe::committed;
+use super::describe::{committed, member_count};
 use super::{check, coordinator, hint};
-use crate::cli::remote::Answer;
+use crate::cli::remote::{Answer, shown};
 
 pub(super) const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -46,10 +46,10 @@ struct To {
     #[arg(long)]
     to_latest: bool,
     /// This offset, or the nearest one that is there
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     to_offset: Option<i64>,
     /// The first record that is not older, in milliseconds since 1970
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true, value_parser = milliseconds)]
     to_time: Option<i64>,
     /// So many records further, or back where it is negative, from what is committed
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
@@ -57,6 +57,13 @@ struct To {
 }
 
 type Offsets = BTreeMap<(String, i32), i64>;
+
+fn milliseconds(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(ms) if ms >= 0 => Ok(ms),
+        Ok(_) | Err(_) => Err("milliseconds since 1970 are expected, such as 1767225600000".to_owned()),
+    }
+}
 
 impl Reset {
     pub async fn run(&self, core: &Core, client: &Client, name: &str) -> Answer {
@@ -77,7 +84,8 @@ impl Reset {
             Some(ms) => offsets_at(client, &partitions, ms).await?,
             None => Offsets::new(),
         };
-        let mut after = Offsets::new();
+        let mut after = BTreeMap::new();
+        let mut without = Vec::new();
         for (topic, index) in partitions {
             let key = (topic.to_owned(), index);
             let (Some(start), Some(end)) = (earliest.get(&key), latest.get(&key)) else {
@@ -85,43 +93,78 @@ impl Reset {
                     "{topic}-{index} has no leader at this broker; name another with --bootstrap"
                 ));
             };
-            let at = self.to.target(before.get(&key).copied(), *start, *end, timed.get(&key).copied());
-            if let Some(at) = at {
-                after.insert(key, at);
+            let wanted = self.to.wanted(before.get(&key).copied(), *start, *end, timed.get(&key).copied());
+            match wanted {
+                Some(wanted) => drop(after.insert(key, Target { wanted, at: wanted.clamp(*start, *end) })),
+                None => without.push(format!("{topic}-{index}")),
             }
         }
-        if !self.dry_run {
-            commit(&coordinator, name, &after).await?;
+        if after.is_empty() {
+            return Err(match without.is_empty() {
+                true => format!("{} has committed nothing; nothing was set", shown(name)),
+                false => format!("nothing is committed for {}; nothing was set", without.join(", ")),
+            });
         }
-        let mut text = format!("{:<24} {:>9} {:>12} {:>12}\n", "TOPIC", "PARTITION", "BEFORE", "AFTER");
-        let mut rows: Vec<Value> = Vec::with_capacity(after.len());
-        for (key, at) in &after {
-            let was = before.get(key);
-            let shown = was.map_or("-".to_owned(), i64::to_string);
-            text.push_str(&format!("{:<24} {:>9} {shown:>12} {at:>12}\n", key.0, key.1));
-            rows.push(json!({ "topic": key.0, "partition": key.1, "before": was, "after": at }));
+        let members = if self.dry_run { member_count(&coordinator, name).await } else { 0 };
+        if !self.dry_run {
+            let offsets = after.iter().map(|(key, target)| (key.clone(), target.at)).collect();
+            commit(&coordinator, name, &offsets).await?;
+        }
+        let rows: Vec<Value> = after
+            .iter()
+            .map(|(key, target)| {
+                let Target { wanted, at } = target;
+                json!({ "topic": key.0, "partition": key.1, "before": before.get(key), "after": at, "wanted": wanted })
+            })
+            .collect();
+        let mut text = table(&before, &after);
+        for partition in &without {
+            text.push_str(&format!("{partition}: nothing is committed to shift from\n"));
         }
         text.push_str(if self.dry_run { "nothing was set: --dry-run\n" } else { "set\n" });
-        Ok((json!({ "name": name, "dry_run": self.dry_run, "offsets": rows }), text))
+        if members > 0 {
+            text.push_str(&format!(
+                "without --dry-run it would be refused: the group has {members} members\n"
+            ));
+        }
+        Ok((json!({ "name": name, "dry_run": self.dry_run, "members": members, "offsets": rows }), text))
     }
 }
 
+/// Where a partition goes on, and where it should have if that were there.
+struct Target {
+    wanted: i64,
+    at: i64,
+}
+
+fn table(before: &Offsets, after: &BTreeMap<(String, i32), Target>) -> String {
+    let mut text = format!("{:<24} {:>9} {:>12} {:>12}\n", "TOPIC", "PARTITION", "BEFORE", "AFTER");
+    for (key, Target { wanted, at }) in after {
+        let was = before.get(key).map_or("-".to_owned(), i64::to_string);
+        let nearest = match wanted == at {
+            true => String::new(),
+            false => format!("  the nearest to {wanted} that is there"),
+        };
+        text.push_str(&format!("{:<24} {:>9} {was:>12} {at:>12}{nearest}\n", key.0, key.1));
+    }
+    text
+}
+
 impl To {
-    /// Where a partition with these records goes on; None where there is nothing to shift from.
-    fn target(&self, committed: Option<i64>, start: i64, end: i64, timed: Option<i64>) -> Option<i64> {
-        let wanted = if self.to_earliest {
-            start
+    /// Where a partition with these records should go on; None where there is nothing to shift from.
+    fn wanted(&self, committed: Option<i64>, start: i64, end: i64, timed: Option<i64>) -> Option<i64> {
+        if self.to_earliest {
+            Some(start)
         } else if let Some(offset) = self.to_offset {
-            offset
+            Some(offset)
         } else if let Some(count) = self.shift_by {
-            committed?.saturating_add(count)
+            Some(committed?.saturating_add(count))
         } else if self.to_time.is_some() {
             // Nothing is as young: behind the last record.
-            timed.unwrap_or(end)
+            Some(timed.unwrap_or(end))
         } else {
-            end
-        };
-        Some(wanted.clamp(start, end))
+            Some(end)
+        }
     }
 }
 
@@ -218,7 +261,8 @@ mod tests {
     fn targets_stay_within_what_is_there() {
         let to = To { to_earliest: false, to_latest: false, to_offset: None, to_time: None, shift_by: None };
         let check = |to: To, committed: Option<i64>, timed: Option<i64>, expect: Option<i64>| {
-            assert_eq!(to.target(committed, 10, 20, timed), expect, "{to:?} from {committed:?}");
+            let at = to.wanted(committed, 10, 20, timed).map(|wanted| wanted.clamp(10, 20));
+            assert_eq!(at, expect, "{to:?} from {committed:?}");
         };
         check(To { to_earliest: true, ..to.clone() }, None, None, Some(10));
         check(To { to_latest: true, ..to.clone() }, Some(12), None, Some(20));
