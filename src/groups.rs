@@ -42,8 +42,6 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 #[derive(Default)]
 pub struct Groups {
     hosts: RefCell<BTreeMap<PartitionId, Rc<Host>>>,
-    /// What the hosts were last told of the metadata, shared by all of them.
-    image: RefCell<Option<Rc<Image>>>,
 }
 
 /// Groups of one request that live on one core.
@@ -74,7 +72,7 @@ pub fn opened(shard: &Rc<Shard>, hosted: &Hosted, log: &Log) {
     if hosted.topic_name != OFFSETS_TOPIC {
         return;
     }
-    let host = Host::new(&shard.core, hosted, log, shard.settings.groups.clone(), image(shard));
+    let host = Host::new(&shard.core, hosted, log, shard.settings.groups.clone(), shard.metadata.clone());
     shard.groups.hosts.borrow_mut().insert(hosted.id, host.clone());
     for (resource, configs) in shard.metadata.borrow().all_configs() {
         configure(shard, &host, resource, configs);
@@ -88,9 +86,6 @@ pub fn closed(shard: &Shard, partition: PartitionId) {
     if let Some(host) = host {
         host.end();
     }
-    if shard.groups.hosts.borrow().is_empty() {
-        *shard.groups.image.borrow_mut() = None;
-    }
 }
 
 /// Ends all hosts: the broker stops. Who waits is sent away, before the logs are closed under it.
@@ -101,19 +96,20 @@ pub fn close_all(shard: &Shard) {
 
 /// Tells the hosts of changed metadata.
 pub fn follow(shard: &Rc<Shard>, changes: &[Change]) {
-    *shard.groups.image.borrow_mut() = None;
     let hosts: Vec<Rc<Host>> = shard.groups.hosts.borrow().values().cloned().collect();
-    if hosts.is_empty() {
-        return;
-    }
-    let image = image(shard);
     for host in hosts {
-        host.follow(&image);
+        host.step(group::Input::Metadata);
         for change in changes {
             match change {
                 Change::TopicDeleted(topic) => host.step(group::Input::TopicDeleted(topic)),
                 Change::Configs { resource, configs } => configure(shard, &host, resource, configs),
-                _ => {}
+                Change::Broker(_)
+                | Change::BrokerGone(_)
+                | Change::TopicCreated(_)
+                | Change::TopicConfigs(_)
+                | Change::Partitions { .. }
+                | Change::ProducerIds { .. }
+                | Change::Feature { .. } => {}
             }
         }
     }
@@ -127,12 +123,6 @@ fn configure(shard: &Shard, host: &Rc<Host>, resource: &ConfigResource, configs:
         let config = group_config::in_force(configs, &shard.settings.groups);
         host.step(group::Input::Config { group, config });
     }
-}
-
-/// One copy of the metadata for all hosts of this core.
-fn image(shard: &Shard) -> Rc<Image> {
-    let mut image = shard.groups.image.borrow_mut();
-    image.get_or_insert_with(|| Rc::new(shard.metadata.borrow().clone())).clone()
 }
 
 /// The owner's side: answers for the groups that live here. Of the request nothing is kept while its answers are waited
@@ -228,10 +218,10 @@ pub async fn create_topic(shard: &Rc<Shard>) {
     if shard.metadata.borrow().topic(OFFSETS_TOPIC).is_some() {
         return;
     }
-    match shard.ask_controller(ControllerRequest::CreateOffsetsTopic).await {
-        ControllerAnswer::Noted => {}
+    let answer = shard.ask_controller(ControllerRequest::CreateOffsetsTopic).await;
+    if !matches!(answer, ControllerAnswer::Noted) {
         // The client is told to try again.
-        _ => rt::say!("corelog: {OFFSETS_TOPIC} could not be created; no group can be served without it"),
+        rt::say!("corelog: {OFFSETS_TOPIC} could not be created; no group can be served without it");
     }
 }
 

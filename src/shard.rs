@@ -92,7 +92,8 @@ impl RequestMemory {
 pub struct Shard {
     pub core: Core,
     pub settings: Arc<Settings>,
-    pub metadata: RefCell<Image>,
+    /// Shared with the coordinators of groups.
+    pub metadata: Rc<RefCell<Image>>,
     defaults: RefCell<Rc<Defaults>>,
     pub ownership: RefCell<Ownership>,
     pub sessions: RefCell<Sessions>,
@@ -135,7 +136,7 @@ impl Shard {
             sessions: RefCell::new(Sessions::new(settings.limits.fetch_sessions_max)),
             core,
             settings,
-            metadata: RefCell::new(metadata),
+            metadata: Rc::new(RefCell::new(metadata)),
             producer_ids: RefCell::default(),
             metrics: Metrics::default(),
             losses: RefCell::default(),

@@ -37,6 +37,7 @@ pub mod settings;
 mod sweep;
 mod timers;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
@@ -64,6 +65,10 @@ pub type Text = Rc<str>;
 
 /// Bytes that only clients understand.
 pub type Bytes = Rc<[u8]>;
+
+/// The cluster's metadata, of which a core has one copy: it is large, so it is changed in place, by the caller and between
+/// steps, who then says [`Input::Metadata`].
+pub type SharedImage = Rc<RefCell<Image>>;
 
 /// The time of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -94,8 +99,8 @@ pub enum Input<'a> {
     },
     /// The partition's end was reached.
     Loaded,
-    /// The cluster's metadata, whenever it changes; shared by the shards of one core.
-    Metadata(Rc<Image>),
+    /// The cluster's metadata has changed.
+    Metadata,
     TopicDeleted(&'a Topic),
     /// What the resource GROUP of that name sets now.
     Config {
@@ -174,7 +179,7 @@ impl Group {
 struct Core {
     settings: Settings,
     configs: BTreeMap<Text, GroupConfig>,
-    image: Rc<Image>,
+    image: SharedImage,
     /// Counts the images, from 1.
     image_version: u64,
     now: Now,
@@ -233,12 +238,12 @@ pub struct Shard {
 
 impl Shard {
     /// A shard that waits for its records.
-    pub fn new(settings: Settings, image: impl Into<Rc<Image>>) -> Shard {
+    pub fn new(settings: Settings, image: SharedImage) -> Shard {
         Shard {
             core: Core {
                 settings,
                 configs: BTreeMap::new(),
-                image: image.into(),
+                image,
                 image_version: 1,
                 now: Now::default(),
                 timers: Timers::default(),
@@ -286,10 +291,7 @@ impl Shard {
                 assert!(self.phase == Phase::Loading, "a shard is loaded once");
                 self.phase = Phase::Settling { done: None };
             }
-            Input::Metadata(image) => {
-                self.core.image = image;
-                self.core.image_version += 1;
-            }
+            Input::Metadata => self.core.image_version += 1,
             Input::TopicDeleted(topic) => self.sweeps.delete_topic(topic),
             Input::Config { group, config } => {
                 if config == GroupConfig::default() {
@@ -323,7 +325,16 @@ impl Shard {
                 Request::Heartbeat(_) => ErrorCode::None,
                 // Java's poll() throws LOAD_IN_PROGRESS here; this code it has known from the first version on.
                 Request::Sync(_) => ErrorCode::RebalanceInProgress,
-                _ => ErrorCode::CoordinatorLoadInProgress,
+                Request::Join(_)
+                | Request::Leave(_)
+                | Request::Commit(_)
+                | Request::FetchOffsets(_)
+                | Request::DeleteOffsets(_)
+                | Request::Describe { .. }
+                | Request::List { .. }
+                | Request::Delete { .. }
+                | Request::ConsumerHeartbeat(_)
+                | Request::ConsumerDescribe { .. } => ErrorCode::CoordinatorLoadInProgress,
             }),
             Phase::Unloaded => Some(ErrorCode::NotCoordinator),
         };

@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use coord::group::regex::Pattern;
 use coord::group::{
-    self, Answer, Append, Budget, Call, CallId, Effects, Input, Now, Request, Resolve, Settings,
+    self, Answer, Append, Budget, Call, CallId, Effects, Input, Now, Request, Resolve, Settings, SharedImage,
 };
-use coord::metadata::{Image, Topic};
+use coord::metadata::Topic;
 use engine::ids::Offset;
 use engine::log::Log;
 use net::error_code::ErrorCode;
@@ -41,7 +41,7 @@ pub struct Host {
     pub(super) name: String,
     pub(super) log: Log,
     coordinator: RefCell<group::Shard>,
-    image: RefCell<Rc<Image>>,
+    image: SharedImage,
     calls: RefCell<HashMap<CallId, oneshot::Sender<Answer>, ahash::RandomState>>,
     call_next: Cell<u64>,
     /// Decided and not yet in the log: the append's number, and its batch.
@@ -58,13 +58,13 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(core: &Core, hosted: &Hosted, log: &Log, settings: Settings, image: Rc<Image>) -> Rc<Host> {
+    pub fn new(core: &Core, hosted: &Hosted, log: &Log, settings: Settings, image: SharedImage) -> Rc<Host> {
         Rc::new(Host {
             core: core.clone(),
             name: format!("{}-{}", hosted.topic_name, hosted.id.index),
             log: log.clone(),
             coordinator: RefCell::new(group::Shard::new(settings, image.clone())),
-            image: RefCell::new(image),
+            image,
             calls: RefCell::default(),
             call_next: Cell::new(0),
             to_append: RefCell::default(),
@@ -110,12 +110,6 @@ impl Host {
 
     pub fn is_over(&self) -> bool {
         self.over.get()
-    }
-
-    /// Takes up changed metadata.
-    pub fn follow(self: &Rc<Self>, image: &Rc<Image>) {
-        *self.image.borrow_mut() = image.clone();
-        self.step(Input::Metadata(image.clone()));
     }
 
     /// Asks. The answer may be there at once, or take as long as a rebalance.

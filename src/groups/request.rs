@@ -15,6 +15,9 @@ use crate::handlers::Unanswerable;
 /// The first version of OffsetFetch that asks for several groups.
 pub const MANY_FROM: i16 = 8;
 
+/// From this version on, OffsetCommit and OffsetFetch name topics by id.
+pub const BY_ID_FROM: i16 = 10;
+
 /// The header, and the bytes of the body.
 ///
 /// # Errors

@@ -16,8 +16,7 @@ use net::messages::offset_fetch::{
     OffsetFetchResponseTopics,
 };
 
-/// From this version on, OffsetCommit and OffsetFetch name topics by id.
-const BY_ID_FROM: i16 = 10;
+use super::request::BY_ID_FROM;
 
 /// What is left to ask.
 pub enum Checked<'a> {
@@ -42,7 +41,15 @@ pub fn check<'a>(image: &Image, version: i16, request: Request<'a>, budget: &Bud
         Request::Commit(request) => commit(image, version, request),
         Request::FetchOffsets(request) => fetch(image, version, request, budget),
         Request::DeleteOffsets(request) => delete(image, request),
-        other => Checked::Ask(other, Rest::Nothing),
+        Request::Join(_)
+        | Request::Sync(_)
+        | Request::Heartbeat(_)
+        | Request::Leave(_)
+        | Request::Describe { .. }
+        | Request::List { .. }
+        | Request::Delete { .. }
+        | Request::ConsumerHeartbeat(_)
+        | Request::ConsumerDescribe { .. } => Checked::Ask(request, Rest::Nothing),
     }
 }
 
@@ -169,43 +176,52 @@ fn find<'i>(image: &'i Image, version: i16, name: &str, id: [u8; 16]) -> Result<
 impl Rest {
     /// The whole answer.
     pub fn fill(self, answer: Answer) -> Answer {
-        match (self, answer) {
-            (Rest::Commit(mut told), Answer::Commit(mut answer)) => {
-                let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
-                let open =
-                    told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
-                for (one, said) in open.zip(&mut said) {
-                    assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
-                    one.error_code = said.error_code;
-                }
-                answer.topics = told;
-                Answer::Commit(answer)
-            }
-            (Rest::Fetch(unknown), Answer::FetchOffsets(mut answer)) if answer.error_code == 0 => {
-                if !unknown.is_empty() {
-                    let mut known = std::mem::take(&mut answer.topics).into_iter();
-                    for (place, topic) in unknown {
-                        answer.topics.extend(known.by_ref().take(place - answer.topics.len()));
-                        answer.topics.push(topic);
-                    }
-                    answer.topics.extend(known);
-                }
-                Answer::FetchOffsets(answer)
-            }
-            (Rest::Delete(mut told), Answer::DeleteOffsets(mut answer)) if answer.error_code == 0 => {
-                let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
-                let open =
-                    told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
-                for (one, said) in open.zip(&mut said) {
-                    assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
-                    one.error_code = said.error_code;
-                }
-                answer.topics = told;
-                Answer::DeleteOffsets(answer)
-            }
-            (_, answer) => answer,
+        match self {
+            Rest::Nothing => answer,
+            Rest::Commit(told) => fill_commit(told, answer),
+            Rest::Fetch(unknown) => fill_fetch(unknown, answer),
+            Rest::Delete(told) => fill_delete(told, answer),
         }
     }
+}
+
+fn fill_commit(mut told: Vec<OffsetCommitResponseTopic<'static>>, answer: Answer) -> Answer {
+    let Answer::Commit(mut answer) = answer else { return answer };
+    let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let open = told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
+    for (one, said) in open.zip(&mut said) {
+        assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
+        one.error_code = said.error_code;
+    }
+    answer.topics = told;
+    Answer::Commit(answer)
+}
+
+fn fill_fetch(unknown: Vec<(usize, OffsetFetchResponseTopics<'static>)>, answer: Answer) -> Answer {
+    let Answer::FetchOffsets(mut answer) = answer else { return answer };
+    if answer.error_code == 0 && !unknown.is_empty() {
+        let mut known = std::mem::take(&mut answer.topics).into_iter();
+        for (place, topic) in unknown {
+            answer.topics.extend(known.by_ref().take(place - answer.topics.len()));
+            answer.topics.push(topic);
+        }
+        answer.topics.extend(known);
+    }
+    Answer::FetchOffsets(answer)
+}
+
+fn fill_delete(mut told: Vec<OffsetDeleteResponseTopic<'static>>, answer: Answer) -> Answer {
+    let Answer::DeleteOffsets(mut answer) = answer else { return answer };
+    if answer.error_code == 0 {
+        let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let open = told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
+        for (one, said) in open.zip(&mut said) {
+            assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
+            one.error_code = said.error_code;
+        }
+        answer.topics = told;
+    }
+    Answer::DeleteOffsets(answer)
 }
 
 #[cfg(test)]

@@ -8,11 +8,10 @@ use net::messages::offset_fetch::{
 };
 
 use super::{Reply, Request, Unanswerable, groups};
-use crate::groups::request::MANY_FROM;
+use crate::groups::request::{BY_ID_FROM, MANY_FROM};
 
 /// The first version that has an error of its own for the one group.
 const TOP_ERROR_FROM: i16 = 2;
-const BY_ID_FROM: i16 = 10;
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: OffsetFetchRequest = request.decode()?;

@@ -19,7 +19,9 @@ use net::messages::offset_fetch::OffsetFetchRequest;
 use net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use net::wire::{Decode, Reader, Writer};
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::ids::{LeaderEpoch, TopicId};
@@ -143,7 +145,7 @@ struct Driver {
 
 impl Driver {
     fn new() -> Driver {
-        let mut shard = Shard::new(Settings::default(), image());
+        let mut shard = Shard::new(Settings::default(), Rc::new(RefCell::new(image())));
         let mut out = Effects::default();
         for input in [Input::Loaded, Input::Tick] {
             shard.step(Now::default(), input, &mut out).expect("nothing was loaded");
@@ -213,7 +215,7 @@ impl Driver {
     fn finish(mut self) {
         self.step(Input::Unload);
         assert_eq!(self.asked, self.answered);
-        let mut shard = Shard::new(Settings::default(), image());
+        let mut shard = Shard::new(Settings::default(), Rc::new(RefCell::new(image())));
         for (key, value) in &self.records {
             let input = Input::Load { key, value: value.as_deref() };
             shard.step(self.now, input, &mut Effects::default()).expect("our own records are sound");

@@ -84,7 +84,7 @@ impl Shard {
         let members = group.members().map(|(id, value, target)| {
             let metadata = value.classic.as_ref().and_then(|classic| classic.protocols.first());
             let version = metadata.and_then(|(_, metadata)| version_of(metadata)).unwrap_or(0);
-            (id.clone(), value.clone(), assignment_bytes(&self.core.image, &target, version))
+            (id.clone(), value.clone(), assignment_bytes(&self.core.image.borrow(), &target, version))
         });
         next.adopt(group.epoch(), members.collect());
         let mut records = group.member_tombstones();
@@ -142,7 +142,7 @@ fn upgraded(core: &Core, group: &ClassicGroup) -> Result<Vec<Record>, &'static s
     }
     let mut records = members;
     // Its topics are as they were: that alone moves nobody's partitions.
-    let hash = consumer::metadata_hash(&core.image, &topics);
+    let hash = consumer::metadata_hash(&core.image.borrow(), &topics);
     records.push(Record::Epoch { group: id(), value: Some((generation, hash)) });
     records.append(&mut targets);
     records.push(Record::TargetEpoch { group: id(), value: Some((generation, 0)) });
@@ -165,7 +165,7 @@ fn converted(
     let subscription = metadata
         .and_then(|metadata| classic::subscription(metadata))
         .ok_or("a member's subscription cannot be read")?;
-    let assigned = assigned_partitions(&core.image, &member.assignment)?;
+    let assigned = assigned_partitions(&core.image.borrow(), &member.assignment)?;
     let value = MemberValue {
         instance: member.instance.clone(),
         rack: subscription.rack_id.as_deref().map(Text::from),

@@ -284,91 +284,100 @@ impl Record {
         let mut r = Reader::new(key);
         let kind = r.i16()?;
         let key = r.rest();
-        Ok(Some(match kind {
-            LEGACY_OFFSET | OFFSET => {
-                // The legacy key has the same fields; its value has the version 0 or 1 of the other.
-                let key: wire::OffsetCommitKey<'_> = whole(key, 0)?;
-                let value = value.map(|value| versioned(OFFSET, value, 0..=4)).transpose()?;
-                Record::Offset {
-                    group: key.group.as_ref().into(),
-                    topic: key.topic.as_ref().into(),
-                    partition: key.partition,
-                    value: value.map(read_offset),
-                }
-            }
-            CLASSIC => {
-                let key: wire::GroupMetadataKey<'_> = whole(key, 0)?;
-                if let Some(value) = value {
-                    versioned::<wire::GroupMetadataValue<'_>>(CLASSIC, value, 0..=4)?;
-                }
-                Record::Classic { group: key.group.as_ref().into(), value: value.map(<[u8]>::to_vec) }
-            }
-            EPOCH => {
-                let key: wire::ConsumerGroupMetadataKey<'_> = whole(key, 0)?;
-                let value: Option<wire::ConsumerGroupMetadataValue> = optional(EPOCH, value)?;
-                Record::Epoch {
-                    group: key.group_id.as_ref().into(),
-                    value: value.map(|value| (value.epoch, value.metadata_hash)),
-                }
-            }
+        match kind {
+            LEGACY_OFFSET | OFFSET => decode_offset(key, value).map(Some),
+            CLASSIC => decode_classic(key, value).map(Some),
             // Written by Kafka before 4.0; the metadata is computed anew.
-            DROPPED => return Ok(None),
-            MEMBER => {
-                let key: wire::ConsumerGroupMemberMetadataKey<'_> = whole(key, 0)?;
-                let value: Option<wire::ConsumerGroupMemberMetadataValue<'_>> = optional(MEMBER, value)?;
-                Record::Member {
-                    group: key.group_id.as_ref().into(),
-                    member: key.member_id.as_ref().into(),
-                    value: value.map(|value| Rc::new(read_member(value))),
-                }
-            }
-            TARGET_EPOCH => {
-                let key: wire::ConsumerGroupTargetAssignmentMetadataKey<'_> = whole(key, 0)?;
-                let value: Option<wire::ConsumerGroupTargetAssignmentMetadataValue> =
-                    optional(TARGET_EPOCH, value)?;
-                Record::TargetEpoch {
-                    group: key.group_id.as_ref().into(),
-                    value: value.map(|value| (value.assignment_epoch, value.assignment_timestamp)),
-                }
-            }
-            TARGET => {
-                let key: wire::ConsumerGroupTargetAssignmentMemberKey<'_> = whole(key, 0)?;
-                let value: Option<wire::ConsumerGroupTargetAssignmentMemberValue> = optional(TARGET, value)?;
-                Record::Target {
-                    group: key.group_id.as_ref().into(),
-                    member: key.member_id.as_ref().into(),
-                    value: value.map(|value| Rc::new(read_target(&value))),
-                }
-            }
-            CURRENT => {
-                let key: wire::ConsumerGroupCurrentMemberAssignmentKey<'_> = whole(key, 0)?;
-                let value: Option<wire::ConsumerGroupCurrentMemberAssignmentValue> =
-                    optional(CURRENT, value)?;
-                Record::Current {
-                    group: key.group_id.as_ref().into(),
-                    member: key.member_id.as_ref().into(),
-                    value: value.map(|value| Rc::new(read_current(&value))),
-                }
-            }
-            REGEX => {
-                let key: wire::ConsumerGroupRegularExpressionKey<'_> = whole(key, 0)?;
-                let value: Option<wire::ConsumerGroupRegularExpressionValue<'_>> = optional(REGEX, value)?;
-                Record::Regex {
-                    group: key.group_id.as_ref().into(),
-                    regex: key.regular_expression.as_ref().into(),
-                    value: value.map(|value| {
-                        Rc::new(RegexValue {
-                            topics: texts(&value.topics),
-                            version: value.version,
-                            unix_ms: value.timestamp,
-                        })
-                    }),
-                }
-            }
-            // Share groups, streams groups, and what later releases invent.
-            _ => return Ok(None),
-        }))
+            DROPPED => Ok(None),
+            _ => decode_of_consumer_group(kind, key, value),
+        }
     }
+}
+
+/// The legacy key has the same fields as the other; its value has the version 0 or 1 of that.
+fn decode_offset(key: &[u8], value: Option<&[u8]>) -> Result<Record, Error> {
+    let key: wire::OffsetCommitKey<'_> = whole(key, 0)?;
+    let value = value.map(|value| versioned(OFFSET, value, 0..=4)).transpose()?;
+    Ok(Record::Offset {
+        group: key.group.as_ref().into(),
+        topic: key.topic.as_ref().into(),
+        partition: key.partition,
+        value: value.map(read_offset),
+    })
+}
+
+fn decode_classic(key: &[u8], value: Option<&[u8]>) -> Result<Record, Error> {
+    let key: wire::GroupMetadataKey<'_> = whole(key, 0)?;
+    if let Some(value) = value {
+        versioned::<wire::GroupMetadataValue<'_>>(CLASSIC, value, 0..=4)?;
+    }
+    Ok(Record::Classic { group: key.group.as_ref().into(), value: value.map(<[u8]>::to_vec) })
+}
+
+fn decode_of_consumer_group(kind: i16, key: &[u8], value: Option<&[u8]>) -> Result<Option<Record>, Error> {
+    Ok(Some(match kind {
+        EPOCH => {
+            let key: wire::ConsumerGroupMetadataKey<'_> = whole(key, 0)?;
+            let value: Option<wire::ConsumerGroupMetadataValue> = optional(EPOCH, value)?;
+            Record::Epoch {
+                group: key.group_id.as_ref().into(),
+                value: value.map(|value| (value.epoch, value.metadata_hash)),
+            }
+        }
+        MEMBER => {
+            let key: wire::ConsumerGroupMemberMetadataKey<'_> = whole(key, 0)?;
+            let value: Option<wire::ConsumerGroupMemberMetadataValue<'_>> = optional(MEMBER, value)?;
+            Record::Member {
+                group: key.group_id.as_ref().into(),
+                member: key.member_id.as_ref().into(),
+                value: value.map(|value| Rc::new(read_member(value))),
+            }
+        }
+        TARGET_EPOCH => {
+            let key: wire::ConsumerGroupTargetAssignmentMetadataKey<'_> = whole(key, 0)?;
+            let value: Option<wire::ConsumerGroupTargetAssignmentMetadataValue> =
+                optional(TARGET_EPOCH, value)?;
+            Record::TargetEpoch {
+                group: key.group_id.as_ref().into(),
+                value: value.map(|value| (value.assignment_epoch, value.assignment_timestamp)),
+            }
+        }
+        TARGET => {
+            let key: wire::ConsumerGroupTargetAssignmentMemberKey<'_> = whole(key, 0)?;
+            let value: Option<wire::ConsumerGroupTargetAssignmentMemberValue> = optional(TARGET, value)?;
+            Record::Target {
+                group: key.group_id.as_ref().into(),
+                member: key.member_id.as_ref().into(),
+                value: value.map(|value| Rc::new(read_target(&value))),
+            }
+        }
+        CURRENT => {
+            let key: wire::ConsumerGroupCurrentMemberAssignmentKey<'_> = whole(key, 0)?;
+            let value: Option<wire::ConsumerGroupCurrentMemberAssignmentValue> = optional(CURRENT, value)?;
+            Record::Current {
+                group: key.group_id.as_ref().into(),
+                member: key.member_id.as_ref().into(),
+                value: value.map(|value| Rc::new(read_current(&value))),
+            }
+        }
+        REGEX => {
+            let key: wire::ConsumerGroupRegularExpressionKey<'_> = whole(key, 0)?;
+            let value: Option<wire::ConsumerGroupRegularExpressionValue<'_>> = optional(REGEX, value)?;
+            Record::Regex {
+                group: key.group_id.as_ref().into(),
+                regex: key.regular_expression.as_ref().into(),
+                value: value.map(|value| {
+                    Rc::new(RegexValue {
+                        topics: texts(&value.topics),
+                        version: value.version,
+                        unix_ms: value.timestamp,
+                    })
+                }),
+            }
+        }
+        // Share groups, streams groups, and what later releases invent.
+        _ => return Ok(None),
+    }))
 }
 
 fn prefixed(prefix: i16, content: &impl Encode, version: i16) -> Result<Vec<u8>, EncodeError> {

@@ -50,9 +50,9 @@ impl World {
     }
 
     /// A shard that comes up from a log.
-    pub fn loaded(settings: Settings, image: impl Into<Rc<Image>>, log: Vec<RecordBytes>, now: Now) -> World {
+    pub fn loaded(settings: Settings, image: Image, log: Vec<RecordBytes>, now: Now) -> World {
         let mut world = World {
-            shard: Shard::new(settings, image),
+            shard: Shard::new(settings, Rc::new(RefCell::new(image))),
             now,
             calls: 0,
             waiting: std::collections::BTreeSet::new(),
@@ -77,6 +77,11 @@ impl World {
         let mut out = Effects::default();
         self.shard.step(self.now, input, &mut out).expect("our own records are sound");
         self.take_up(out);
+    }
+
+    pub fn follow(&mut self, image: Image) {
+        *self.shard.core.image.borrow_mut() = image;
+        self.step(Input::Metadata);
     }
 
     fn take_up(&mut self, out: Effects) {
@@ -254,7 +259,7 @@ impl World {
     pub fn check_replay(&mut self) {
         assert!(self.open.is_empty());
         let settings = self.shard.core.settings.clone();
-        let image = self.shard.core.image.clone();
+        let image = self.shard.core.image.borrow().clone();
         let mut replayed = World::loaded(settings, image, self.log.clone(), self.now);
         assert_eq!(replayed.durable_view(), self.durable_view());
     }

@@ -67,7 +67,7 @@ impl ConsumerGroup {
         };
         let id = self.classic_member_id(core, call, request)?;
         let owned = said.owned_partitions.iter().flat_map(|topic| {
-            let id = core.image.topic(&topic.topic).map(|topic| topic.id);
+            let id = core.image.borrow().topic(&topic.topic).map(|topic| topic.id);
             id.into_iter().flat_map(|id| topic.partitions.iter().map(move |index| (id, *index)))
         });
         let owned: Partitions = owned.collect::<Vec<(TopicId, i32)>>().into_iter().collect();
@@ -229,7 +229,8 @@ impl ConsumerGroup {
             return Err(ErrorCode::RebalanceInProgress);
         }
         let version = first.and_then(|(_, metadata)| version_of(metadata)).unwrap_or(0);
-        let assignment = assignment_bytes(&core.image, &member.current.assigned.partitions(), version);
+        let assignment =
+            assignment_bytes(&core.image.borrow(), &member.current.assigned.partitions(), version);
         if let Some(member) = self.members.get_mut(&id) {
             member.rejoin.cancel();
         }

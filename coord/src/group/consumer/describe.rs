@@ -74,8 +74,8 @@ impl ConsumerGroup {
             subscribed_topic_names: value.topics.iter().map(|topic| topic.to_string().into()).collect(),
             // Kafka has the empty text for none.
             subscribed_topic_regex: text(&value.regex).or(Some("".into())),
-            assignment: shown(&core.image, &held),
-            target_assignment: shown(&core.image, &self.target(id)),
+            assignment: shown(&core.image.borrow(), &held),
+            target_assignment: shown(&core.image.borrow(), &self.target(id)),
             member_type: if value.classic.is_some() { CLASSIC_MEMBER } else { CONSUMER_MEMBER },
         }
     }

@@ -212,7 +212,7 @@ impl ConsumerGroup {
     pub(super) fn reconcile(&mut self, core: &mut Core, id: &Text, owned: Option<&Partitions>) {
         let Some(member) = self.members.get(id) else { return };
         let (target, value) = (self.target(id), member.value.clone());
-        let subscribed = self.subscribed_ids(&core.image, &value);
+        let subscribed = self.subscribed_ids(&core.image.borrow(), &value);
         let goal = Goal { epoch: self.target_epoch, target: &target, subscribed: &subscribed };
         let next = reconcile::step(&member.current, &goal, owned, |topic, index| self.is_free(topic, index));
         if next != *member.current {

@@ -35,7 +35,7 @@ impl ConsumerGroup {
             return Ok(());
         }
         let was_its_own = |id: TopicId, name: &str, partition: i32| {
-            let id = match core.image.topic(name) {
+            let id = match core.image.borrow().topic(name) {
                 Some(topic) if id == TopicId::default() => topic.id,
                 Some(_) | None => id,
             };

@@ -20,7 +20,7 @@ impl ConsumerGroup {
             return;
         }
         self.seen_image = core.image_version;
-        let hash = metadata_hash(&core.image, &self.subscribed_topics());
+        let hash = metadata_hash(&core.image.borrow(), &self.subscribed_topics());
         if changed || hash != self.hash {
             let value = Some((self.epoch.saturating_add(1), hash));
             self.put(core, Record::Epoch { group: self.id.clone(), value });
@@ -43,7 +43,7 @@ impl ConsumerGroup {
             // Most members say the same: their topics are looked up once.
             let topics: &Rc<BTreeSet<TopicId>> = known
                 .entry((&value.topics, &value.regex))
-                .or_insert_with(|| Rc::new(self.subscribed_ids(&core.image, value)));
+                .or_insert_with(|| Rc::new(self.subscribed_ids(&core.image.borrow(), value)));
             subscribers.push(Subscriber {
                 id: id.clone(),
                 instance: value.instance.clone(),
@@ -52,7 +52,7 @@ impl ConsumerGroup {
             });
         }
         for id in known.values().flat_map(|topics| topics.iter()) {
-            let count = core.image.topic_by_id(*id).map_or(0, |topic| topic.partitions.len());
+            let count = core.image.borrow().topic_by_id(*id).map_or(0, |topic| topic.partitions.len());
             counts.insert(*id, i32::try_from(count).unwrap_or(i32::MAX));
         }
         let assignor = Assignor::find(self.assignor_name(core)).unwrap_or(Assignor::Uniform);

@@ -408,7 +408,7 @@ fn a_group_comes_back_stable_with_its_generation_and_assignments() {
 #[test]
 fn a_loading_shard_answers_with_what_the_oldest_client_retries() {
     let mut w = World::new(quick());
-    w.shard = Shard::new(quick(), Image::default());
+    w.shard = Shard::new(quick(), Rc::default());
     let call = w.join(3, &Join::default());
     assert_eq!(code(w.joined(call).error_code), E::CoordinatorLoadInProgress);
     assert_eq!(w.heartbeat("m", 1), E::None);

@@ -219,13 +219,13 @@ fn a_topic_that_comes_grows_or_goes_raises_the_epoch_and_another_does_not() {
     let mut w = world_of(&[("t", 1, 1)]);
     let a = w.beat(&Beat { names: Some(vec!["t", "u"]), ..Beat::join("a") });
     assert_eq!((a.member_epoch, told(&a).as_deref()), (2, Some("1:0")));
-    w.step(Input::Metadata(topics(&[("t", 1, 1), ("other", 9, 5)]).into()));
+    w.follow(topics(&[("t", 1, 1), ("other", 9, 5)]));
     assert_eq!(w.beat(&Beat::stay("a", 2)).member_epoch, 2);
-    w.step(Input::Metadata(topics(&[("t", 1, 2), ("u", 2, 1)]).into()));
+    w.follow(topics(&[("t", 1, 2), ("u", 2, 1)]));
     let a = w.beat(&Beat::stay("a", 2));
     assert_eq!((a.member_epoch, told(&a).as_deref()), (3, Some("1:0 1 2:0")));
     // Deleted and made anew: the old partitions are withdrawn first.
-    w.step(Input::Metadata(topics(&[("t", 3, 1), ("u", 2, 1)]).into()));
+    w.follow(topics(&[("t", 3, 1), ("u", 2, 1)]));
     let a = w.beat(&Beat::stay("a", 3));
     assert_eq!((a.member_epoch, told(&a).as_deref()), (3, Some("2:0")));
     let a = w.beat(&Beat::stay("a", 3).owning(2, &[0]));
@@ -268,7 +268,7 @@ fn expressions_are_resolved_outside_and_recorded() {
     let records = w.log.len();
     w.step(Input::Resolved { group: "g", patterns: &told_patterns });
     assert_eq!(w.log.len(), records);
-    w.step(Input::Metadata(topics(&[("t-1", 1, 1), ("t-2", 2, 1), ("t-3", 4, 1)]).into()));
+    w.follow(topics(&[("t-1", 1, 1), ("t-2", 2, 1), ("t-3", 4, 1)]));
     w.beat(&Beat::stay("a", a.member_epoch));
     assert!(w.resolves.is_empty());
     w.advance(10_000);
@@ -415,11 +415,11 @@ fn a_compacted_log_loads() {
     }
     assert!(log.len() < w.log.len());
     let settings = w.shard.core.settings.clone();
-    let mut back = World::loaded(settings.clone(), w.shard.core.image.clone(), log.clone(), w.now);
+    let mut back = World::loaded(settings.clone(), w.shard.core.image.borrow().clone(), log.clone(), w.now);
     assert_eq!(back.durable_view(), view);
     back.check_invariants();
     // Any beginning may be missing: nothing panics, and a member without its own record is none.
     for from in 0..log.len() {
-        World::loaded(settings.clone(), w.shard.core.image.clone(), log[from..].to_vec(), w.now);
+        World::loaded(settings.clone(), w.shard.core.image.borrow().clone(), log[from..].to_vec(), w.now);
     }
 }

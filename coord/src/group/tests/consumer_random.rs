@@ -75,7 +75,7 @@ impl Schedule {
                 22 if self.random.one_in(4) => {
                     let at = self.random.below(2);
                     self.topics[at].2 += 1;
-                    self.world.step(Input::Metadata(topics(&self.topics).into()));
+                    self.world.follow(topics(&self.topics));
                 }
                 _ => {
                     if self.random.one_in(5) {
@@ -98,7 +98,7 @@ impl Schedule {
         }
         let mut next = World::loaded(
             self.world.shard.core.settings.clone(),
-            self.world.shard.core.image.clone(),
+            self.world.shard.core.image.borrow().clone(),
             std::mem::take(&mut self.world.log),
             self.world.now,
         );

@@ -34,7 +34,7 @@ fn the_end_of_loading_and_due_timers_are_cut_into_steps() {
     }
     assert!(ticks >= 1_000 / settings::TIMERS_PER_STEP_MAX, "{ticks}");
     let mut back = World::loaded(quick(), Image::default(), w.log.clone(), w.now);
-    let mut shard = Shard::new(quick(), Image::default());
+    let mut shard = Shard::new(quick(), Rc::default());
     let mut out = Effects::default();
     for (key, value) in &w.log {
         shard.step(w.now, Input::Load { key, value: value.as_deref() }, &mut out).unwrap();
@@ -58,7 +58,7 @@ fn damaged_records_stop_the_load_and_unknown_types_do_not() {
         w.log
     };
     let load = |key: &[u8], value: Option<&[u8]>| {
-        let mut shard = Shard::new(quick(), Image::default());
+        let mut shard = Shard::new(quick(), Rc::default());
         shard.step(Now::default(), Input::Load { key, value }, &mut Effects::default())
     };
     for (key, value) in &whole {

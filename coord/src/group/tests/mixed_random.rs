@@ -115,7 +115,7 @@ impl Schedule {
             self.world.log.extend(append.records);
         }
         let settings = self.world.shard.core.settings.clone();
-        let image = self.world.shard.core.image.clone();
+        let image = self.world.shard.core.image.borrow().clone();
         let log = std::mem::take(&mut self.world.log);
         let mut next = World::loaded(settings, image, log, self.world.now);
         next.hold = true;
