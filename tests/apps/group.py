@@ -95,9 +95,11 @@ class Group:
         self.instances[name] = self.instances.get(instead_of, f"instance-of-{name}") if self.application.static else ""
         self.journal.write("start", m=name, i=self.instances[name])
         arguments = [self.world.address, self.topic, self.name, self.application.protocol, name, str(SESSION_MS), self.instances[name]]
+        # In a session of its own: when the shell that this was started from ends, the kernel would wake a group of processes
+        # of which one is stopped, and hang it up.
         with open(self.errors, "ab") as errors:
             self.members[name] = subprocess.Popen([*self.command, *arguments], stdin=subprocess.DEVNULL, stdout=self.journal.file, stderr=errors,
-                                                  env={**os.environ, **self.env})
+                                                  env={**os.environ, **self.env}, start_new_session=True)
         return name
 
     def join(self, instead_of=None):
