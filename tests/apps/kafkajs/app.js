@@ -9,6 +9,7 @@ const fs = require('fs')
 const { Kafka, logLevel } = require('kafkajs')
 
 const HANDLE_MS = 2
+const RECONNECT_MS = 200
 const WAIT_MS = 300
 const [bootstrap, topic, groupId, protocol, member, session, instance] = process.argv.slice(2)
 if (protocol !== 'roundrobin' || instance !== '') {
@@ -41,9 +42,22 @@ async function begin() {
     givenUp('lost')
     if (!payload.restart && !stopping) begin().catch(failed)
   })
-  await consumer.connect()
+  await connected()
   await consumer.subscribe({ topic, fromBeginning: true })
   await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch })
+}
+
+// A broker that goes away between two requests of its own makes the client give up instead of trying again.
+async function connected() {
+  for (;;) {
+    try {
+      return await consumer.connect()
+    } catch (error) {
+      if (!error.retriable) throw error
+      console.error(error)
+      await new Promise(done => setTimeout(done, RECONNECT_MS))
+    }
+  }
 }
 
 const eachBatch = payload => { handling = handle(payload); return handling }
