@@ -63,7 +63,7 @@ class Compare(unittest.TestCase):
 
     def test_names_and_ids_become_variables(self):
         class Scenario:
-            topics, steps, let, api = {"t": 1}, [], {"id": 7}, ""
+            topics, steps, let, api, slow = {"t": 1}, [], {"id": 7}, "", False
 
         play = Play(Scenario, 3, "", {}, "abcd")
         topic = play.values["t"]
