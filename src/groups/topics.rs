@@ -187,14 +187,23 @@ impl Rest {
 
 fn fill_commit(mut told: Vec<OffsetCommitResponseTopic<'static>>, answer: Answer) -> Answer {
     let Answer::Commit(mut answer) = answer else { return answer };
-    let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
-    let open = told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
-    for (one, said) in open.zip(&mut said) {
-        assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
-        one.error_code = said.error_code;
-    }
+    let open = told.iter_mut().flat_map(|topic| &mut topic.partitions);
+    let said = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    fill_codes(
+        open.map(|one| (one.partition_index, &mut one.error_code)),
+        said.map(|one| (one.partition_index, one.error_code)),
+    );
     answer.topics = told;
     Answer::Commit(answer)
+}
+
+/// Gives each partition that was asked about, having no error of its own, the code that the coordinator said.
+fn fill_codes<'t>(told: impl Iterator<Item = (i32, &'t mut i16)>, said: impl Iterator<Item = (i32, i16)>) {
+    let open = told.filter(|(_, code)| **code == ErrorCode::None as i16);
+    for ((index, code), (said_index, said_code)) in open.zip(said) {
+        assert!(index == said_index, "the coordinator keeps the order");
+        *code = said_code;
+    }
 }
 
 fn fill_fetch(unknown: Vec<(usize, OffsetFetchResponseTopics<'static>)>, answer: Answer) -> Answer {
@@ -213,12 +222,12 @@ fn fill_fetch(unknown: Vec<(usize, OffsetFetchResponseTopics<'static>)>, answer:
 fn fill_delete(mut told: Vec<OffsetDeleteResponseTopic<'static>>, answer: Answer) -> Answer {
     let Answer::DeleteOffsets(mut answer) = answer else { return answer };
     if answer.error_code == 0 {
-        let mut said = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        let open = told.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == 0);
-        for (one, said) in open.zip(&mut said) {
-            assert!(one.partition_index == said.partition_index, "the coordinator keeps the order");
-            one.error_code = said.error_code;
-        }
+        let open = told.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let said = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        fill_codes(
+            open.map(|one| (one.partition_index, &mut one.error_code)),
+            said.map(|one| (one.partition_index, one.error_code)),
+        );
         answer.topics = told;
     }
     Answer::DeleteOffsets(answer)
