@@ -30,10 +30,12 @@ use crate::shard::hosted::Hosted;
 mod host;
 mod load;
 pub mod request;
+mod tally;
 mod topics;
 mod write;
 
 use host::{Caller, Host, Waiting};
+use tally::Tally;
 
 /// The topic of all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -42,6 +44,7 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 #[derive(Default)]
 pub struct Groups {
     hosts: RefCell<BTreeMap<PartitionId, Rc<Host>>>,
+    tally: Rc<Tally>,
 }
 
 /// Groups of one request that live on one core.
@@ -72,7 +75,7 @@ pub fn opened(shard: &Rc<Shard>, hosted: &Hosted, log: &Log) {
     if hosted.topic_name != OFFSETS_TOPIC {
         return;
     }
-    let host = Host::new(&shard.core, hosted, log, shard.settings.groups.clone(), shard.metadata.clone());
+    let host = Host::new(shard, hosted, log);
     shard.groups.hosts.borrow_mut().insert(hosted.id, host.clone());
     for (resource, configs) in shard.metadata.borrow().all_configs() {
         configure(shard, &host, resource, configs);
@@ -225,17 +228,18 @@ pub async fn create_topic(shard: &Rc<Shard>) {
     }
 }
 
-/// What a core's hosts hold.
+/// What a core's hosts hold, and what has happened there since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub groups: u64,
     pub offsets: u64,
     /// Calls without an answer.
     pub waiting: u64,
+    pub counted: group::Counted,
 }
 
 pub fn counts(shard: &Shard) -> Counts {
-    let mut counts = Counts::default();
+    let mut counts = Counts { counted: shard.groups.tally.counted(), ..Counts::default() };
     for host in shard.groups.hosts.borrow().values() {
         let of = host.counts();
         counts.groups += of.groups;

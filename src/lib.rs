@@ -19,3 +19,4 @@ pub mod metadata_log;
 pub mod metrics;
 pub mod settings;
 pub mod shard;
+pub mod shown;

@@ -8,6 +8,14 @@ use engine::batch::Codec;
 use engine::batch::build::BatchBuilder;
 use net::client::{Client, Error, Options};
 use net::error_code::ErrorCode;
+use net::messages::find_coordinator::FindCoordinatorRequest;
+use net::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use net::messages::leave_group::LeaveGroupRequest;
+use net::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use net::messages::offset_fetch::OffsetFetchRequest;
+use net::messages::sync_group::SyncGroupRequest;
 use rt::{Core, Slice};
 
 mod prometheus;
@@ -32,8 +40,15 @@ impl Broker {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
         command.args(["start", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("data"));
-        for setting in ["admin.listen=127.0.0.1:0", "cores.count=2", "cores.pin=off", "memory.budget=256MiB"]
-        {
+        for setting in [
+            "admin.listen=127.0.0.1:0",
+            "cores.count=2",
+            "cores.pin=off",
+            "memory.budget=256MiB",
+            "groups.group.initial.rebalance.delay.ms=0",
+            "groups.group.min.session.timeout.ms=1000",
+            "groups.offsets.topic.num.partitions=3",
+        ] {
             command.args(["--set", setting]);
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -172,6 +187,83 @@ fn one_copy_on_the_way_in_none_on_the_way_out_and_every_stage_has_its_time() {
     let after = broker.scrape();
     assert_eq!(after.sum("corelog_appended_bytes_total", &[]), written as f64, "a counter never goes back");
     assert_eq!(after.sum("corelog_partitions", &[]), 0.0);
+}
+
+/// A member that falls silent holds up another, which leaves when it is in; two offsets are committed by nobody.
+async fn come_and_go(core: Core, address: SocketAddr) {
+    let client = Client::connect(&core, address, Options::default()).await.expect("connects");
+    let join = async || {
+        let request = JoinGroupRequest {
+            group_id: "g".into(),
+            session_timeout_ms: 1_000,
+            rebalance_timeout_ms: 600_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: b"".into() }],
+            ..Default::default()
+        };
+        // Newer versions ask twice.
+        let reply = client.call_up_to(&request, 3).await.expect("is answered");
+        let joined = reply.decode().expect("an answer");
+        assert_eq!(joined.error_code, 0);
+        (joined.member_id.to_string(), joined.generation_id)
+    };
+    let found = FindCoordinatorRequest { key: "g".into(), ..Default::default() };
+    client.call_up_to(&found, 3).await.expect("is answered");
+    // Their partitions are loaded at once, but not before they are asked for.
+    for group in ["g", "by hand"] {
+        let fetch = OffsetFetchRequest { group_id: group.into(), topics: None, ..Default::default() };
+        loop {
+            let reply = client.call_up_to(&fetch, 7).await.expect("is answered");
+            let code = reply.decode().expect("an answer").error_code;
+            if code != ErrorCode::CoordinatorLoadInProgress as i16 {
+                assert_eq!(code, 0);
+                break;
+            }
+        }
+    }
+    let (silent, generation_id) = join().await;
+    let sync = SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id,
+        member_id: silent.into(),
+        ..Default::default()
+    };
+    let synced = client.call_up_to(&sync, 3).await.expect("is answered");
+    assert_eq!(synced.decode().expect("an answer").error_code, 0);
+    let (member_id, _) = join().await;
+    let leave = LeaveGroupRequest { group_id: "g".into(), member_id: member_id.into(), ..Default::default() };
+    let left = client.call_up_to(&leave, 2).await.expect("is answered");
+    assert_eq!(left.decode().expect("an answer").error_code, 0);
+    let partition = |partition_index| OffsetCommitRequestPartition { partition_index, ..Default::default() };
+    let commit = OffsetCommitRequest {
+        group_id: "by hand".into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: TOPIC.into(),
+            partitions: vec![partition(0), partition(1)],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let committed = client.call_up_to(&commit, 9).await.expect("is answered");
+    let committed = committed.decode().expect("an answer");
+    assert!(committed.topics[0].partitions.iter().all(|one| one.error_code == 0), "{committed:?}");
+}
+
+#[test]
+fn what_happens_to_groups_is_counted() {
+    let broker = Broker::start();
+    broker.topic(&["create", TOPIC, "--partitions", "2"]);
+    let address = broker.kafka;
+    rt::block_on_one(rt::Config::new(1), move |core| come_and_go(core, address)).expect("a core");
+    let page = broker.scrape();
+    assert_eq!(page.sum("corelog_groups", &[]), 2.0);
+    assert_eq!(page.sum("corelog_group_rebalances_total", &[("protocol", "classic")]), 1.0);
+    assert_eq!(page.sum("corelog_group_rebalances_total", &[("protocol", "consumer")]), 0.0);
+    let removed = |reason| page.sum("corelog_group_members_removed_total", &[("reason", reason)]);
+    assert_eq!((removed("session"), removed("left"), removed("rebalance")), (1.0, 1.0, 0.0));
+    assert_eq!(page.sum("corelog_offset_commits_total", &[]), 2.0);
+    assert_eq!(page.sum("corelog_offset_expirations_total", &[]), 0.0);
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod budget;
 pub mod call;
 mod classic;
 mod consumer;
+mod counted;
 pub mod fuzz;
 mod interner;
 mod migrate;
@@ -47,6 +48,7 @@ use crate::metadata::{Image, Topic};
 
 pub use budget::Budget;
 pub use call::{Answer, Call, CallId, Request, translate};
+pub use counted::{Counted, Reason, Removed};
 pub use partition::partition_for;
 pub use records::RecordBytes;
 pub use settings::{GroupConfig, MigrationPolicy, Settings};
@@ -129,6 +131,8 @@ pub struct Effects {
     pub appends: Vec<Append>,
     pub answers: Vec<(CallId, Answer)>,
     pub resolves: Vec<Resolve>,
+    pub counted: Counted,
+    pub removed: Vec<Removed>,
 }
 
 /// Expressions to match against the names of all topics, with [`regex::Pattern`]; told by `Resolved`. It takes long where
@@ -192,6 +196,8 @@ struct Core {
     answers: Vec<(CallId, Answer)>,
     after: Vec<After>,
     resolves: Vec<Resolve>,
+    counted: Counted,
+    removed: Vec<Removed>,
 }
 
 impl Core {
@@ -253,6 +259,8 @@ impl Shard {
                 answers: Vec::new(),
                 after: Vec::new(),
                 resolves: Vec::new(),
+                counted: Counted::default(),
+                removed: Vec::new(),
             },
             phase: Phase::Loading,
             groups: BTreeMap::new(),
@@ -417,7 +425,9 @@ impl Shard {
                 if let Some(Group::Consumer(found)) = self.groups.get_mut(group)
                     && found.is_due(&mut self.core, at, key)
                 {
-                    self.remove_consumer_members(group, &BTreeSet::from([member.clone()]));
+                    let is_session = matches!(key, Key::Session(..));
+                    let why = if is_session { Reason::Session } else { Reason::Rebalance };
+                    self.remove_consumer_members(group, &BTreeSet::from([member.clone()]), why);
                 }
             }
             Key::Expiry => {

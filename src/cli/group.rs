@@ -12,7 +12,8 @@ use rt::Core;
 use serde_json::{Value, json};
 
 use super::alter::{Changes, alter};
-use super::remote::{Answer, Common, ask, check, resolve, shown};
+use super::remote::{Answer, Common, ask, check, resolve};
+use crate::shown::shown;
 
 mod describe;
 mod reset;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{fail, print};
 use crate::config::Address;
 use crate::shard::join::before;
+use crate::shown::shown;
 
 /// How long an answer is waited for in all; more than a change may take, so that the broker's own word on it arrives.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
@@ -101,22 +102,12 @@ pub fn check(name: &str, code: i16, message: Option<&str>) -> Result<(), String>
     }
 }
 
-/// Text that others chose, as a line of a terminal may hold it: without control characters.
-pub fn shown(text: &str) -> String {
-    let escaped = |character: char| match character.is_control() {
-        true => character.escape_default().collect::<String>(),
-        false => character.to_string(),
-    };
-    text.chars().map(escaped).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_others_chose_moves_no_cursor() {
-        assert_eq!(shown("bill\u{1b}[31m\n\tß"), "bill\\u{1b}[31m\\n\\tß");
+    fn a_code_is_told_by_its_name() {
         assert_eq!(check("", 15, None), Err("\"\": COORDINATOR_NOT_AVAILABLE".to_owned()));
     }
 }

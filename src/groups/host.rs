@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use coord::group::regex::Pattern;
 use coord::group::{
-    self, Answer, Append, Budget, Call, CallId, Effects, Input, Now, Request, Resolve, Settings, SharedImage,
+    self, Answer, Append, Budget, Call, CallId, Effects, Input, Now, Request, Resolve, SharedImage,
 };
 use coord::metadata::Topic;
 use engine::ids::Offset;
@@ -19,7 +19,7 @@ use net::error_code::ErrorCode;
 use rt::sync::{Event, oneshot};
 use rt::{Class, Core, Instant, Slice};
 
-use super::{Counts, load, write};
+use super::{Counts, Tally, load, write};
 use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::before;
@@ -42,6 +42,7 @@ pub struct Host {
     pub(super) log: Log,
     coordinator: RefCell<group::Shard>,
     image: SharedImage,
+    tally: Rc<Tally>,
     calls: RefCell<HashMap<CallId, oneshot::Sender<Answer>, ahash::RandomState>>,
     call_next: Cell<u64>,
     /// Decided and not yet in the log: the append's number, and its batch.
@@ -58,13 +59,15 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(core: &Core, hosted: &Hosted, log: &Log, settings: Settings, image: SharedImage) -> Rc<Host> {
+    pub fn new(shard: &Shard, hosted: &Hosted, log: &Log) -> Rc<Host> {
+        let image = shard.metadata.clone();
         Rc::new(Host {
-            core: core.clone(),
+            core: shard.core.clone(),
             name: format!("{}-{}", hosted.topic_name, hosted.id.index),
             log: log.clone(),
-            coordinator: RefCell::new(group::Shard::new(settings, image.clone())),
+            coordinator: RefCell::new(group::Shard::new(shard.settings.groups.clone(), image.clone())),
             image,
+            tally: shard.groups.tally.clone(),
             calls: RefCell::default(),
             call_next: Cell::new(0),
             to_append: RefCell::default(),
@@ -165,6 +168,7 @@ impl Host {
     }
 
     fn carry_out(self: &Rc<Self>, effects: Effects) {
+        self.tally.take_up(self.core.now(), &effects.counted, &effects.removed);
         let oversized = self.queue(&effects.appends);
         for (id, answer) in effects.answers {
             let sender = self.calls.borrow_mut().remove(&id);
@@ -261,6 +265,7 @@ impl Host {
             groups: number(coordinator.group_count()),
             offsets: number(coordinator.offset_count()),
             waiting: number(self.calls.borrow().len()),
+            counted: group::Counted::default(),
         }
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     fn another(shard: &Shard, partition: PartitionId) -> Rc<Host> {
         let hosted = shard.hosted(partition).expect("it is hosted");
         let log = shard.groups.hosts.borrow()[&partition].log.clone();
-        Host::new(&shard.core, &hosted, &log, shard.settings.groups.clone(), shard.metadata.clone())
+        Host::new(shard, &hosted, &log)
     }
 
     /// Loads, and looks at the host after every poll.

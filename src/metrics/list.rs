@@ -3,6 +3,7 @@
 //! Names follow Prometheus: a counter ends in `_total`, the unit stands before that. docs/operations/metrics.md is made
 //! from this list and a test holds it to it.
 
+use coord::group::Reason;
 use net::api::ApiKey;
 use net::error_code::ErrorCode;
 use rt::{Reservation, STALL_BUCKETS};
@@ -222,6 +223,32 @@ pub const FAMILIES: &[Family] = &[
         "Requests about groups that wait for the disk or for other members.",
         |core| core.groups.waiting,
     ),
+    Family {
+        name: "corelog_group_rebalances_total",
+        kind: Kind::Counter,
+        help: "Rebalances of groups: plans of classic leaders that took effect, targets computed for consumer groups.",
+        samples: Samples::PerCoreBy("protocol", |core| {
+            let counted = core.groups.counted;
+            vec![("classic", counted.rebalances_classic), ("consumer", counted.rebalances_consumer)]
+        }),
+    },
+    Family {
+        name: "corelog_group_members_removed_total",
+        kind: Kind::Counter,
+        help: "Members of groups that went: left by themselves or were removed by an administrator, their session timed \
+               out, they were too slow in a rebalance, another process took a static member's place, or the group was full.",
+        samples: Samples::PerCoreBy("reason", |core| {
+            Reason::ALL.iter().map(|why| (why.name(), core.groups.counted.removed(*why))).collect()
+        }),
+    },
+    counter(
+        "corelog_offset_commits_total",
+        "Offsets committed: one for each partition of a commit.",
+        |core| core.groups.counted.offset_commits,
+    ),
+    counter("corelog_offset_expirations_total", "Committed offsets whose retention was over.", |core| {
+        core.groups.counted.offset_expirations
+    }),
     Family {
         name: "corelog_memory_used_bytes",
         kind: Kind::Gauge,

@@ -32,7 +32,7 @@ use super::call::Answer;
 use super::settings::NEW_MEMBER_JOIN_TIMEOUT_MS;
 use super::sweep::Expiry;
 use super::timers::{Deadline, Entry, Key};
-use super::{Bytes, Core, Text};
+use super::{Bytes, Core, Reason, Text};
 use crate::error_code::ErrorCode;
 
 pub(super) use join::{MEMBER_ID_REQUIRED_VERSION, Takeover, member_id, rebalance_timeout_ms};
@@ -288,7 +288,7 @@ impl ClassicGroup {
     /// Removes a member that is gone; the others share what it had.
     fn expel(&mut self, core: &mut Core, id: &Text) {
         self.refuse_parked(core, id, ErrorCode::UnknownMemberId);
-        self.remove(core, id);
+        self.remove_for(core, id, Reason::Session);
         self.rebalance_after_removal(core);
     }
 
@@ -333,6 +333,13 @@ impl ClassicGroup {
         let members = self.members.values_mut().map(|member| &mut member.deadline);
         let all = members.chain(self.pending.values_mut()).chain([&mut self.join, &mut self.sync]);
         all.for_each(|deadline| deadline.clear(&mut core.timers));
+    }
+
+    /// As [`Self::remove`], of a member that nothing takes the place of.
+    fn remove_for(&mut self, core: &mut Core, id: &Text, why: Reason) {
+        if self.remove(core, id).is_some() {
+            core.removed(&self.id, id, why, self.members.len());
+        }
     }
 
     /// Takes a member out; its parked calls have been answered.

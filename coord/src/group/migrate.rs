@@ -17,7 +17,7 @@ use super::consumer::{self, ConsumerGroup};
 use super::pending::Undo;
 use super::per_topic::{Owned, Partitions};
 use super::records::{ClassicValue, CurrentValue, MemberState, MemberValue, Record};
-use super::{Bytes, Core, Group, Shard, Text};
+use super::{Bytes, Core, Group, Reason, Shard, Text};
 use crate::error_code::{ErrorCode, Refusal};
 use crate::metadata::Image;
 
@@ -49,12 +49,13 @@ impl Shard {
     }
 
     /// Takes members out of a consumer group; the rest becomes a classic group if all of them speak that protocol.
-    pub(super) fn remove_consumer_members(&mut self, id: &Text, members: &BTreeSet<Text>) {
+    pub(super) fn remove_consumer_members(&mut self, id: &Text, members: &BTreeSet<Text>, why: Reason) {
         let Some(Group::Consumer(group)) = self.groups.get_mut(id) else { return };
         if members.is_empty() {
             return;
         }
         let left = group.member_count().saturating_sub(members.len());
+        members.iter().for_each(|member| self.core.removed(id, member, why, left));
         if group.is_classic_without(members) && may_downgrade(&self.core, left) {
             // Without another epoch: who is up to date is told of the rebalance instead of being fenced.
             members.iter().for_each(|member| group.forget_member(&mut self.core, member));

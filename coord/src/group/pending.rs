@@ -100,6 +100,8 @@ impl Shard {
             start = end;
         }
         out.resolves.append(&mut self.core.resolves);
+        out.counted.add(&std::mem::take(&mut self.core.counted));
+        out.removed.append(&mut self.core.removed);
         assert!(undo.next().is_none(), "only an append makes something to undo");
         drop(undo);
         let waits_for = self.pending.open.back().copied();

@@ -152,6 +152,7 @@ impl Shard {
                 expired.push((seen.topic.clone(), seen.partition));
             }
         }
+        self.core.counted.offset_expirations += expired.len() as u64;
         for (topic, partition) in expired {
             self.offsets.put(&mut self.core, group, &topic, partition, None);
         }

@@ -4,6 +4,7 @@
 mod classic;
 mod consumer;
 mod consumer_random;
+mod counted;
 mod hostile;
 mod limits;
 mod migrate;
@@ -38,6 +39,8 @@ pub struct World {
     pub waiting: std::collections::BTreeSet<u64>,
     pub answers: BTreeMap<u64, Answer>,
     pub resolves: Vec<Resolve>,
+    pub counted: Counted,
+    pub removed: Vec<Removed>,
     /// Durable records, and appends that are not.
     pub log: Vec<RecordBytes>,
     pub open: VecDeque<Append>,
@@ -58,6 +61,8 @@ impl World {
             waiting: std::collections::BTreeSet::new(),
             answers: BTreeMap::new(),
             resolves: Vec::new(),
+            counted: Counted::default(),
+            removed: Vec::new(),
             log: Vec::new(),
             open: VecDeque::new(),
             hold: false,
@@ -91,6 +96,8 @@ impl World {
         }
         self.open.extend(out.appends);
         self.resolves.extend(out.resolves);
+        self.counted.add(&out.counted);
+        self.removed.extend(out.removed);
         if !self.hold {
             self.make_durable(usize::MAX);
         }

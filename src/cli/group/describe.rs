@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::reset::{LATEST, offsets_at};
 use super::{check, coordinator, hint};
-use crate::cli::remote::{Answer, shown};
+use crate::cli::remote::Answer;
+use crate::shown::shown;
 
 /// Offsets are asked for by topic name up to this version.
 pub(super) const FETCH_BY_NAME_MAX: i16 = 9;

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::describe::{committed, member_count};
 use super::{check, coordinator, hint};
-use crate::cli::remote::{Answer, shown};
+use crate::cli::remote::Answer;
+use crate::shown::shown;
 
 pub(super) const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

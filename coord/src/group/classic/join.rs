@@ -9,7 +9,7 @@ use super::super::pending::{After, Undo};
 use super::super::records::Record;
 use super::super::settings::{METADATA_BYTES_MAX, NAME_BYTES_MAX, PENDING_MEMBERS_MAX, PROTOCOLS_MAX};
 use super::super::timers::{Deadline, Key};
-use super::super::{Bytes, Core, Group, Shard, Text};
+use super::super::{Bytes, Core, Group, Reason, Shard, Text};
 use super::{ClassicGroup, Member, Parked, State};
 use crate::error_code::ErrorCode;
 
@@ -97,7 +97,7 @@ impl ClassicGroup {
             if let Some((id, _)) = self.members.get_key_value(&*request.member_id) {
                 let id = id.clone();
                 self.refuse_parked(core, &id, ErrorCode::GroupMaxSizeReached);
-                self.remove(core, &id);
+                self.remove_for(core, &id, Reason::Full);
                 // It may have been the one that the others waited for.
                 self.complete_join_if_all_are_in(core);
             }
@@ -235,6 +235,7 @@ impl ClassicGroup {
         let parked = Parked { call: call.id, version: call.version };
         let old_leader = self.leader.clone();
         let Some(old) = self.replace(core, &old_id, &new_id) else { return };
+        core.removed(&self.id, &old_id, Reason::Replaced, self.members.len());
         self.update(core, &new_id, request, parked);
         self.renew(core, &new_id);
         match self.state {

@@ -4,7 +4,7 @@ use net::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberId
 use net::messages::offset_commit::OffsetCommitRequest;
 
 use super::super::call::{Answer, Call};
-use super::super::{Core, Group, Shard, Text};
+use super::super::{Core, Group, Reason, Shard, Text};
 use super::{ClassicGroup, State};
 use crate::error_code::ErrorCode;
 
@@ -29,7 +29,7 @@ impl Shard {
                 let found: Vec<Result<Text, ErrorCode>> =
                     leaving.iter().map(|row| group.find_row(row)).collect();
                 let ids = found.iter().flatten().cloned().collect();
-                self.remove_consumer_members(&id, &ids);
+                self.remove_consumer_members(&id, &ids, Reason::Left);
                 let rows = leaving.iter().zip(found);
                 rows.map(|(row, found)| left(row, found.err().unwrap_or(ErrorCode::None))).collect()
             }
@@ -77,7 +77,7 @@ impl ClassicGroup {
         }
         let id = id.ok_or(ErrorCode::UnknownMemberId)?;
         self.refuse_parked(core, &id, ErrorCode::UnknownMemberId);
-        self.remove(core, &id);
+        self.remove_for(core, &id, Reason::Left);
         Ok(())
     }
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::Core;
-use super::super::Text;
 use super::super::pending::After;
 use super::super::timers::Key;
+use super::super::{Core, Reason, Text};
 use super::{ClassicGroup, InitialDelay, State};
 use crate::error_code::ErrorCode;
 
@@ -103,7 +102,7 @@ impl ClassicGroup {
             self.members.iter().filter(|(_, m)| is_absent(m)).map(|(id, _)| id.clone()).collect();
         for id in &absent {
             self.refuse_parked(core, id, ErrorCode::UnknownMemberId);
-            self.remove(core, id);
+            self.remove_for(core, id, Reason::Rebalance);
         }
         if !self.elect_present_leader() && !self.members.is_empty() {
             // Only absent static members: their sessions decide.

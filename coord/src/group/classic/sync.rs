@@ -7,7 +7,7 @@ use net::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
 use super::super::call::{Answer, Call};
 use super::super::pending::After;
-use super::super::{Bytes, Core, Group, Shard, Text};
+use super::super::{Bytes, Core, Group, Reason, Shard, Text};
 use super::{ClassicGroup, Parked, State};
 use crate::error_code::ErrorCode;
 
@@ -151,6 +151,7 @@ impl ClassicGroup {
             member.assignment = assignments.remove(id).unwrap_or_else(|| Bytes::from([]));
         }
         self.become_(core, State::Stable);
+        core.counted.rebalances_classic += 1;
         self.answer_syncs(core, None);
     }
 
@@ -181,7 +182,7 @@ impl ClassicGroup {
             self.members.iter().filter(|(_, member)| member.must_sync).map(|(id, _)| id.clone()).collect();
         for id in &missing {
             self.refuse_parked(core, id, ErrorCode::UnknownMemberId);
-            self.remove(core, id);
+            self.remove_for(core, id, Reason::Rebalance);
         }
         if !missing.is_empty() {
             self.prepare_rebalance(core);

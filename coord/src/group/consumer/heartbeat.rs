@@ -11,7 +11,7 @@ use super::super::call::{Answer, Call};
 use super::super::pending::Undo;
 use super::super::per_topic::{Owned, Partitions};
 use super::super::records::{CurrentValue, MemberState, MemberValue, Record};
-use super::super::{Core, Group, Shard, Text};
+use super::super::{Core, Group, Reason, Shard, Text};
 use super::lookup::{self, Found};
 use super::reconcile::{self, Goal};
 use super::{ConsumerGroup, LEAVE_STATIC_EPOCH};
@@ -64,7 +64,7 @@ impl Shard {
             // It says that it will come back: it keeps its partitions as long as its session lasts.
             group.park_member(&mut self.core, &member);
         } else {
-            self.remove_consumer_members(&id, &BTreeSet::from([member]));
+            self.remove_consumer_members(&id, &BTreeSet::from([member]), Reason::Left);
         }
         Ok(ConsumerGroupHeartbeatResponse {
             member_id: Some(request.member_id.to_string().into()),
@@ -127,6 +127,7 @@ impl ConsumerGroup {
             Found::Known(id) | Found::New(id) => id,
             Found::Replaces { old, new } => {
                 self.replace_member(core, &old, &new);
+                core.removed(&self.id, &old, Reason::Replaced, self.members.len());
                 new
             }
         };

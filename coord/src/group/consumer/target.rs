@@ -66,6 +66,7 @@ impl ConsumerGroup {
         }
         let value = Some((self.epoch, core.now.unix_ms));
         self.put(core, Record::TargetEpoch { group: self.id.clone(), value });
+        core.counted.rebalances_consumer += 1;
     }
 
     /// The assignor that most members ask for, of equals the one that the broker has first; else the broker's first.

@@ -58,6 +58,7 @@ impl Shard {
         if !accepted.is_empty() {
             self.make_simple_group(&group);
         }
+        self.core.counted.offset_commits += accepted.len() as u64;
         for (topic, partition, value) in accepted {
             self.offsets.put(&mut self.core, &group, topic, partition, Some(value));
         }
