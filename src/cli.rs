@@ -15,6 +15,7 @@ mod config;
 mod doctor;
 mod group;
 mod log;
+mod own_configs;
 mod remote;
 mod start;
 mod topic;

@@ -7,6 +7,7 @@ use net::messages::incremental_alter_configs::{
 };
 use serde_json::json;
 
+use super::own_configs::Owner;
 use super::remote::{Answer, check};
 
 /// Kafka's numbers of the operations.
@@ -32,7 +33,7 @@ pub fn key_and_value(pair: &str) -> Result<(&str, &str), String> {
 }
 
 /// All changes or none.
-pub async fn alter(client: &Client, resource_type: i8, name: &str, changes: &Changes) -> Answer {
+pub async fn alter(client: &Client, owner: Owner, name: &str, changes: &Changes) -> Answer {
     if changes.config.is_empty() && changes.delete_config.is_empty() {
         return Err("say what to change: --config KEY=VALUE or --delete-config KEY".to_owned());
     }
@@ -49,6 +50,7 @@ pub async fn alter(client: &Client, resource_type: i8, name: &str, changes: &Cha
         configs.push(AlterableConfig { name: key.as_str().into(), config_operation: DELETE, value: None });
         text.push_str(&format!("{done} {name}: {key} has its default\n"));
     }
+    let resource_type = owner.resource_type();
     let resource = AlterConfigsResource { resource_type, resource_name: name.into(), configs };
     let request =
         IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: changes.dry_run };

@@ -12,6 +12,7 @@ use rt::Core;
 use serde_json::{Value, json};
 
 use super::alter::{Changes, alter};
+use super::own_configs::Owner;
 use super::remote::{Answer, Common, ask, check, resolve};
 use crate::shown::shown;
 
@@ -20,8 +21,6 @@ mod reset;
 
 use reset::Reset;
 
-/// Kafka's number for a group among what has configs.
-const RESOURCE_GROUP: i8 = 32;
 const ALTER_HELP: &str = "\
 Keys:
   consumer.session.timeout.ms     silence after which a member is removed
@@ -31,7 +30,8 @@ Keys:
 Example:
   corelog group alter billing --config consumer.session.timeout.ms=50000
 
-Members hear of it with their next heartbeat. Groups of the classic protocol bring their own timeouts.";
+Members hear of it with their next heartbeat. Groups of the classic protocol bring their own timeouts.
+What is set shows `corelog group describe`.";
 
 /// FindCoordinator names one key up to this version.
 const FIND_ONE_MAX: i16 = 3;
@@ -49,7 +49,7 @@ enum Action {
         #[command(flatten)]
         common: Common,
     },
-    /// Show members, assignments, committed offsets and lag
+    /// Show members, assignments, committed offsets and lag, and the configs that were set
     Describe {
         /// The group's name, as `corelog group list` gives it
         name: String,
@@ -97,7 +97,7 @@ impl Command {
             }
             Action::Alter { name, changes, common } => {
                 let altered = ask(&common, move |_, client| async move {
-                    alter(&client, RESOURCE_GROUP, &name, &changes).await
+                    alter(&client, Owner::Group, &name, &changes).await
                 });
                 (common, altered)
             }

@@ -1,18 +1,17 @@
 //! `corelog topic`: creates, lists, describes and deletes topics of any Kafka-compatible broker.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use net::client::{Client, Error};
+use net::client::Client;
 use net::error_code::ErrorCode;
 use net::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use net::messages::delete_topics::DeleteTopicsRequest;
-use net::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use net::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponseTopic};
 use serde_json::{Value, json};
 
 use super::alter::{Changes, alter, key_and_value};
+use super::own_configs::{Owner, lines, own_configs};
 use super::remote::{Answer, Common, ask, check};
 use crate::groups::OFFSETS_TOPIC;
 
@@ -20,9 +19,6 @@ use crate::groups::OFFSETS_TOPIC;
 const CHANGE_TIMEOUT_MS: i32 = 25_000;
 /// DeleteTopics names topics in one list up to this version.
 const DELETE_BY_NAME_MAX: i16 = 5;
-/// Kafka's numbers for a topic among what has configs, and for a value that the topic sets itself.
-const RESOURCE_TOPIC: i8 = 2;
-const SOURCE_TOPIC: i8 = 1;
 
 const ALTER_HELP: &str = "\
 Examples:
@@ -96,9 +92,10 @@ impl Command {
             }
             Action::Alter { name, changes, common } => (
                 common.clone(),
-                ask(&common, move |_, client| async move {
-                    alter(&client, RESOURCE_TOPIC, &name, &changes).await
-                }),
+                ask(
+                    &common,
+                    move |_, client| async move { alter(&client, Owner::Topic, &name, &changes).await },
+                ),
             ),
             Action::List { common } => (common.clone(), ask(&common, |_, client| list(client))),
             Action::Describe { name, common } => {
@@ -160,40 +157,14 @@ async fn describe(client: Client, name: String) -> Answer {
     let response = reply.decode().map_err(|error| error.to_string())?;
     let topic = response.topics.first().ok_or("the broker answered without the topic")?;
     check(&name, topic.error_code, None)?;
-    let configs = configs_set(&client, &name).await?;
+    let configs = own_configs(&client, Owner::Topic, &name).await?;
     let mut json = described(topic);
     let mut text = table(topic);
     if let Some(configs) = configs {
-        text.push_str("\nCONFIGS SET ON THE TOPIC\n");
-        configs.iter().for_each(|(key, value)| text.push_str(&format!("  {key}={value}\n")));
-        if configs.is_empty() {
-            text.push_str("  none: the broker's defaults hold\n");
-        }
+        text.push_str(&lines("CONFIGS SET ON THE TOPIC", &configs, "the broker's defaults hold"));
         json["configs"] = json!(configs);
     }
     Ok((json, text))
-}
-
-/// What the topic sets itself; nothing where the broker does not tell.
-async fn configs_set(client: &Client, name: &str) -> Result<Option<BTreeMap<String, String>>, String> {
-    let resource = DescribeConfigsResource {
-        resource_type: RESOURCE_TOPIC,
-        resource_name: name.into(),
-        configuration_keys: None,
-    };
-    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
-    let reply = match client.call(&request).await {
-        Err(Error::NoVersion(_)) => return Ok(None),
-        reply => reply.map_err(|error| error.to_string())?,
-    };
-    let response = reply.decode().map_err(|error| error.to_string())?;
-    let result = response.results.first().ok_or("the broker answered without the topic")?;
-    check(name, result.error_code, result.error_message.as_deref())?;
-    let own = result.configs.iter().filter(|config| config.config_source == SOURCE_TOPIC);
-    Ok(Some(
-        own.map(|config| (config.name.to_string(), config.value.as_deref().unwrap_or_default().to_owned()))
-            .collect(),
-    ))
 }
 
 fn described(topic: &MetadataResponseTopic<'_>) -> Value {

@@ -147,6 +147,11 @@ def command_line(program, address, members):
         status, dry = group("reset-offsets", member.group, "--all-topics", "--to-latest", "--dry-run")
         expect((status, [(one["before"], one["after"]) for one in dry["offsets"]]), (0, [(member.acknowledged, 0)]), "what would be reset")
 
+    name = members[0].group
+    expect(group("describe", name)[1]["configs"], {}, "configs before any is set")
+    expect(group("alter", name, "--config", "consumer.session.timeout.ms=50000")[0], 0, "setting a config")
+    expect(group("describe", name)[1]["configs"], {"consumer.session.timeout.ms": "50000"}, "configs")
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

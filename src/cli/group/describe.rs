@@ -13,12 +13,16 @@ use serde_json::{Value, json};
 
 use super::reset::{LATEST, offsets_at};
 use super::{check, coordinator, hint};
+use crate::cli::own_configs::{Owner, lines, own_configs};
 use crate::cli::remote::Answer;
 use crate::shown::shown;
 
 /// Offsets are asked for by topic name up to this version.
 pub(super) const FETCH_BY_NAME_MAX: i16 = 9;
 const NONE: i16 = 0;
+
+/// The protocol that group configs are for.
+const CONSUMER: &str = "consumer";
 
 struct Described {
     state: String,
@@ -83,10 +87,20 @@ pub async fn describe(core: &Core, client: &Client, name: &str) -> Answer {
             })
         })
         .collect();
-    let json = json!({
+    let mut json = json!({
         "name": name, "state": group.state, "type": group.kind, "assignor": group.assignor,
         "members": members, "partitions": rows,
     });
+    if let Some(configs) = own_configs(client, Owner::Group, name).await? {
+        if group.kind == CONSUMER || !configs.is_empty() {
+            let headline = match group.kind {
+                CONSUMER => "CONFIGS SET ON THE GROUP",
+                _ => "CONFIGS SET ON THE GROUP (without effect under the classic protocol)",
+            };
+            text.push_str(&lines(headline, &configs, "the broker's settings hold"));
+        }
+        json["configs"] = json!(configs);
+    }
     Ok((json, text))
 }
 
@@ -152,7 +166,7 @@ async fn modern(coordinator: &Client, name: &str) -> Result<Option<Described>, S
     });
     Ok(Some(Described {
         state: group.group_state.to_string(),
-        kind: "consumer",
+        kind: CONSUMER,
         assignor: group.assignor_name.to_string(),
         members: members.collect(),
     }))
