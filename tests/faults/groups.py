@@ -28,7 +28,7 @@ COMMITS_PER_ROUND = 40
 LOAD_SECONDS_MAX = 30
 OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR, JOIN, HEARTBEAT, SYNC = 8, 9, 10, 11, 12, 14
 OK, LOADING, NOT_COORDINATOR, MEMBER_ID_REQUIRED = 0, 14, 16, 79
-TOPIC = "groups"
+TOPIC, SPREAD, BY_HAND = "groups", "spread", "by-hand"
 NULL = b"\xff\xff"
 
 
@@ -151,6 +151,16 @@ def command_line(program, address, members):
     expect(group("describe", name)[1]["configs"], {}, "configs before any is set")
     expect(group("alter", name, "--config", "consumer.session.timeout.ms=50000")[0], 0, "setting a config")
     expect(group("describe", name)[1]["configs"], {"consumer.session.timeout.ms": "50000"}, "configs")
+
+    # Some partitions of a topic, for a group that nobody was in.
+    subprocess.run([program, "topic", "create", SPREAD, "--partitions", "3", "--bootstrap", address], capture_output=True, timeout=LOAD_SECONDS_MAX, check=True)
+    status, refused = group("reset-offsets", BY_HAND, "--topic", f"{SPREAD}:1,3", "--to-latest")
+    expect((status, "no partition 3" in refused["error"]), (1, True), "a reset of a partition that is not there")
+    for dry in (["--dry-run"], []):
+        status, reset = group("reset-offsets", BY_HAND, "--topic", f"{SPREAD}:2,0", "--to-latest", *dry)
+        expect((status, [(one["partition"], one["before"]) for one in reset["offsets"]]), (0, [(0, None), (2, None)]), "a reset of two partitions")
+    status, described = group("describe", BY_HAND)
+    expect((status, [(one["partition"], one["committed"]) for one in described["partitions"]]), (0, [(0, 0), (2, 0)]), "the two partitions")
 
 
 def main():

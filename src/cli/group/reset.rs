@@ -1,6 +1,7 @@
 //! `corelog group reset-offsets`: where a group is to go on, computed from the partitions as they are now.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use net::client::Client;
@@ -24,9 +25,9 @@ const COMMIT_BY_NAME_MAX: i16 = 9;
 
 #[derive(Args, Clone, Debug)]
 pub struct Reset {
-    /// A topic whose offsets are set; may be repeated
-    #[arg(long, value_name = "NAME", required_unless_present = "all_topics")]
-    topic: Vec<String>,
+    /// A topic whose offsets are set, or only some partitions of it, as in orders:1,2; may be repeated
+    #[arg(long, value_name = "NAME[:PARTITION,...]", required_unless_present = "all_topics", value_parser = some_of)]
+    topic: Vec<SomeOf>,
     /// Every topic that the group has committed for
     #[arg(long)]
     all_topics: bool,
@@ -59,6 +60,22 @@ struct To {
 
 type Offsets = BTreeMap<(String, i32), i64>;
 
+/// A topic, and which of its partitions; None for all.
+type SomeOf = (String, Option<BTreeSet<i32>>);
+
+/// What comes behind a colon are partitions, as in Kafka's tools: no topic's name can have one.
+fn some_of(text: &str) -> Result<SomeOf, String> {
+    let Some((topic, list)) = text.split_once(':') else { return Ok((text.to_owned(), None)) };
+    let partition = |text: &str| text.parse().ok().filter(|index: &i32| *index >= 0);
+    let partitions: Option<BTreeSet<i32>> = list.split(',').map(partition).collect();
+    match partitions {
+        Some(partitions) if !topic.is_empty() => Ok((topic.to_owned(), Some(partitions))),
+        Some(_) | None => {
+            Err("a topic is expected, or a topic and partitions, such as orders:1,2".to_owned())
+        }
+    }
+}
+
 fn milliseconds(text: &str) -> Result<i64, String> {
     match text.parse() {
         Ok(ms) if ms >= 0 => Ok(ms),
@@ -70,13 +87,9 @@ impl Reset {
     pub async fn run(&self, core: &Core, client: &Client, name: &str) -> Answer {
         let coordinator = coordinator(core, client, name).await?;
         let before = committed(&coordinator, name).await?;
-        let mut topics = self.topic.clone();
-        if self.all_topics {
-            topics.extend(before.keys().map(|(topic, _)| topic.clone()));
-        }
-        topics.sort_unstable();
-        topics.dedup();
-        let partitions = partitions(client, &topics).await?;
+        let asked = self.asked(&before);
+        let there = partitions(client, asked.keys()).await?;
+        let partitions = chosen(there, &asked)?;
         let partitions: Vec<(&str, i32)> =
             partitions.iter().map(|(topic, index)| (topic.as_str(), *index)).collect();
         let earliest = offsets_at(client, &partitions, EARLIEST).await?;
@@ -130,6 +143,44 @@ impl Reset {
         }
         Ok((json!({ "name": name, "dry_run": self.dry_run, "members": members, "offsets": rows }), text))
     }
+
+    /// Each topic once, with all that was said of it.
+    fn asked(&self, before: &Offsets) -> Asked {
+        let all = before.keys().filter(|_| self.all_topics).map(|(topic, _)| (topic.clone(), None));
+        let mut asked = Asked::new();
+        for (topic, some) in self.topic.iter().cloned().chain(all) {
+            match (asked.entry(topic), some) {
+                (Entry::Vacant(place), some) => drop(place.insert(some)),
+                (Entry::Occupied(mut place), None) => *place.get_mut() = None,
+                (Entry::Occupied(mut place), Some(more)) => {
+                    if let Some(some) = place.get_mut() {
+                        some.extend(more);
+                    }
+                }
+            }
+        }
+        asked
+    }
+}
+
+/// Which partitions of each topic; None for all.
+type Asked = BTreeMap<String, Option<BTreeSet<i32>>>;
+
+/// Those that were asked for, of those that are there. Nothing is set where one is missing.
+fn chosen(mut there: Vec<(String, i32)>, asked: &Asked) -> Result<Vec<(String, i32)>, String> {
+    for (topic, some) in asked {
+        let missing = some.iter().flatten().find(|index| !there.contains(&(topic.clone(), **index)));
+        if let Some(index) = missing {
+            let count = there.iter().filter(|(of, _)| of == topic).count();
+            return Err(format!(
+                "{topic} has no partition {index}, but {count} of them from 0 on; nothing was set"
+            ));
+        }
+    }
+    there.retain(|(topic, index)| {
+        asked.get(topic).is_none_or(|some| some.as_ref().is_none_or(|some| some.contains(index)))
+    });
+    Ok(there)
 }
 
 /// Where a partition goes on, and where it should have if that were there.
@@ -170,10 +221,12 @@ impl To {
 }
 
 /// All partitions of these topics.
-async fn partitions(client: &Client, topics: &[String]) -> Result<Vec<(String, i32)>, String> {
-    let asked = topics
-        .iter()
-        .map(|name| MetadataRequestTopic { name: Some(name.as_str().into()), ..Default::default() });
+async fn partitions(
+    client: &Client,
+    topics: impl Iterator<Item = &String>,
+) -> Result<Vec<(String, i32)>, String> {
+    let asked =
+        topics.map(|name| MetadataRequestTopic { name: Some(name.as_str().into()), ..Default::default() });
     let request = MetadataRequest {
         topics: Some(asked.collect()),
         allow_auto_topic_creation: false,
@@ -257,6 +310,51 @@ async fn commit(coordinator: &Client, name: &str, offsets: &Offsets) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partitions_stand_behind_a_colon() {
+        let check = |text: &str, expect: Option<(&str, Option<&[i32]>)>| {
+            let expect = expect.map(|(topic, some)| {
+                (topic.to_owned(), some.map(|some| some.iter().copied().collect::<BTreeSet<i32>>()))
+            });
+            assert_eq!(some_of(text).ok(), expect, "{text}");
+        };
+        check("orders", Some(("orders", None)));
+        check("orders:1", Some(("orders", Some(&[1]))));
+        check("a.b-c_d:12,0,12", Some(("a.b-c_d", Some(&[0, 12]))));
+        for wrong in ["orders:", ":1", ":", "orders:1,", "orders:x", "orders:-1", "orders:1:2", "orders: 1"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_topic_adds_up_and_must_be_there() {
+        let before: Offsets = [(("c".to_owned(), 1), 5)].into();
+        let there = || {
+            let all = ["a", "b", "c"].into_iter();
+            all.flat_map(|topic| (0..3).map(|index| (topic.to_owned(), index))).collect::<Vec<_>>()
+        };
+        let check = |topics: &[&str], all_topics: bool, expect: Result<&str, &str>| {
+            let to =
+                To { to_earliest: true, to_latest: false, to_offset: None, to_time: None, shift_by: None };
+            let topic = topics.iter().map(|text| some_of(text).expect("well written")).collect();
+            let asked = Reset { topic, all_topics, to, dry_run: true }.asked(&before);
+            let of_asked = there().into_iter().filter(|(topic, _)| asked.contains_key(topic)).collect();
+            let told = chosen(of_asked, &asked).map(|chosen| {
+                let each = chosen.iter().map(|(topic, index)| format!("{topic}{index}"));
+                each.collect::<Vec<_>>().join(" ")
+            });
+            assert_eq!(told.as_deref().map_err(String::as_str), expect, "{topics:?}");
+        };
+        check(&["a"], false, Ok("a0 a1 a2"));
+        check(&["a:2", "b:0,1", "a:0"], false, Ok("a0 a2 b0 b1"));
+        check(&["a:2", "a"], false, Ok("a0 a1 a2"));
+        check(&["a", "a:2"], false, Ok("a0 a1 a2"));
+        check(&["a:1"], true, Ok("a1 c0 c1 c2"));
+        check(&["c:1"], true, Ok("c0 c1 c2"));
+        let why = "b has no partition 3, but 3 of them from 0 on; nothing was set";
+        check(&["a:1", "b:2,3"], false, Err(why));
+    }
 
     #[test]
     fn targets_stay_within_what_is_there() {
