@@ -90,11 +90,20 @@ impl Stats {
     pub fn describe_stalls(&self) -> String {
         let longest = self.stalls.iter().rposition(|count| *count > 0).unwrap_or(0);
         let over = self.stalls_over_a_millisecond();
-        format!(
-            "{} polls, {over} of a millisecond and more, the longest under {} us",
-            self.polls,
-            2_u64 << longest
-        )
+        let polls = self.polls;
+        let longest = match 2_u64 << longest {
+            us @ ..1_000 => format!("{us} us"),
+            us => format!("{} ms", us.div_ceil(1_000)),
+        };
+        match over {
+            0 => format!(
+                "no task kept it busy for a millisecond; the longest of {polls} turns took less than {longest}"
+            ),
+            _ => format!(
+                "{over} of {polls} turns of its tasks kept it busy for a millisecond or more, the longest for less than \
+                 {longest}"
+            ),
+        }
     }
 }
 
@@ -111,8 +120,11 @@ mod tests {
     #[test]
     fn a_stall_is_told_with_the_bound_of_its_bucket() {
         let mut stats = Stats::default();
-        [500, 3_000, 1_500_000].into_iter().for_each(|nanos| stats.polled(nanos));
-        let expected = "3 polls, 1 of a millisecond and more, the longest under 2048 us";
+        [500, 3_000, 100_000].into_iter().for_each(|nanos| stats.polled(nanos));
+        let expected = "no task kept it busy for a millisecond; the longest of 3 turns took less than 128 us";
+        assert_eq!(stats.describe_stalls(), expected);
+        stats.polled(1_500_000);
+        let expected = "1 of 4 turns of its tasks kept it busy for a millisecond or more, the longest for less than 3 ms";
         assert_eq!(stats.describe_stalls(), expected);
     }
 

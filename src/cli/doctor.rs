@@ -64,7 +64,7 @@ impl Command {
 fn gather(config: &Config, machine: &Machine) -> Facts {
     let root = Path::new("/");
     let resolved = config.resolve(machine);
-    let memory_budget_bytes = resolved.as_ref().map_or(0, |in_force| in_force.memory_budget_bytes);
+    let memory_budget_bytes = resolved.as_ref().ok().map(|in_force| in_force.memory_budget_bytes);
     Facts {
         machine: machine.clone(),
         plan: resolved.map(|in_force| in_force.plan).map_err(|problems| problems.to_string()),

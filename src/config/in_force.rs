@@ -39,13 +39,19 @@ impl Config {
             problems.push(Problem { place: self.places.first_of(keys), message });
         };
         let plan = match tuning::plan(machine, &self.cores) {
-            Ok(plan) => plan,
-            Err(error) => {
-                report(&["cores.pin", "cores.count", "cores.spare", "cores.numa"], error.to_string());
-                return Err(Problems(problems));
+            Ok(plan) => Ok(plan),
+            Err(errors) => {
+                let keys = ["cores.pin", "cores.count", "cores.spare", "cores.numa"];
+                for error in &errors {
+                    let own = keys.iter().copied().filter(|key| *key == error.key());
+                    report(&own.chain(keys).collect::<Vec<_>>(), error.to_string());
+                }
+                Err(self.cores.count_asked())
             }
         };
-        let shards = u64::try_from(plan.shards.len()).unwrap_or(u64::MAX);
+        // What else does not fit is said too, by the number of shards that was asked for.
+        let shards = plan.as_ref().map_or_else(|asked| *asked, |plan| plan.shards.len());
+        let shards = u64::try_from(shards).unwrap_or(u64::MAX);
         let (budget, memory_reason) = budget(self.memory.budget, machine.memory_usable_bytes());
         if let Some(usable) = machine.memory_usable_bytes().filter(|usable| *usable < budget) {
             report(
@@ -123,9 +129,7 @@ impl Config {
                 ),
             );
         }
-        if !problems.is_empty() {
-            return Err(Problems(problems));
-        }
+        let Some(plan) = plan.ok().filter(|_| problems.is_empty()) else { return Err(Problems(problems)) };
         Ok(InForce {
             plan,
             memory_budget_bytes: budget,

@@ -65,6 +65,11 @@ const CASES: &[(&str, &str, &[&str])] = &[
         &["limits.request_bytes_max=1MiB", "topics.message.max.bytes=2MiB"],
     ),
     ("more CPUs pinned than exist", "", &["cores.pin=[2, 3, 4]"]),
+    (
+        "many faults of one section, and one of another",
+        "[cores]\npin = [2, 3, 4, 2, 9]\ncount = 6\nspare = 3\n[memory]\nbudget = \"64GiB\"\n",
+        &[],
+    ),
 ];
 
 #[test]

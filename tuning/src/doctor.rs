@@ -104,7 +104,8 @@ pub struct Facts {
     /// Whether the config lets the broker fall back to the posix driver.
     pub has_fallback_driver: bool,
     pub connections_max: u64,
-    pub memory_budget_bytes: u64,
+    /// None where the config does not fit this machine.
+    pub memory_budget_bytes: Option<u64>,
 }
 
 /// One finding per check, in a fixed order.
@@ -120,7 +121,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     let pins = facts.plan.as_ref().map(Plan::pins).unwrap_or_default();
     findings.push(interrupts(&facts.host, &pins));
     findings.push(governor(&facts.host, &pins));
-    findings.push(memory(&facts.machine, facts.memory_budget_bytes));
+    findings.extend(facts.memory_budget_bytes.map(|budget| memory(&facts.machine, budget)));
     findings.push(swap(&facts.host));
     match &facts.disk {
         Ok(disk) => findings.extend([direct(disk), write_cache(disk), free_space(disk)]),

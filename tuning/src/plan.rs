@@ -7,6 +7,7 @@
 //! quota below the CPUs of the mask, the shard would wait behind a neighbour that the scheduler could have avoided;
 //! there the plan leaves the threads to the scheduler unless the pin list says otherwise.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -55,6 +56,17 @@ pub struct Wish {
     pub numa: Numa,
     /// Microseconds a shard looks around before it sleeps; `None` decides by whether its CPU is its own.
     pub spin_us: Option<u32>,
+}
+
+impl Wish {
+    /// How many shards are asked for, whether or not they can be had; one where that is left to the machine.
+    pub fn count_asked(&self) -> usize {
+        let listed = match &self.pin {
+            Pin::List(list) => list.len(),
+            Pin::Auto | Pin::Off => 1,
+        };
+        self.count.unwrap_or(listed).max(1)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -135,9 +147,9 @@ impl fmt::Display for Plan {
 /// A wish this machine cannot grant. Each says which key to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    NoSuchCpu { cpu: usize, online: Vec<usize> },
-    NotAllowed { cpu: usize, allowed: Vec<usize> },
-    PinnedTwice { cpu: usize },
+    NoSuchCpus { cpus: Vec<usize>, online: Vec<usize> },
+    NotAllowed { cpus: Vec<usize>, allowed: Vec<usize> },
+    PinnedTwice { cpus: Vec<usize> },
     EmptyList,
     CountExceedsList { count: usize, listed: usize },
     ZeroShards,
@@ -152,19 +164,21 @@ impl std::error::Error for Error {}
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NoSuchCpu { cpu, online } => write!(
+            Error::NoSuchCpus { cpus, online } => write!(
                 f,
-                "cores.pin names CPU {cpu}, which is not online; this machine has {}",
+                "cores.pin names {}, not online; this machine has {}",
+                named(cpus),
                 cpu_list::format(online)
             ),
-            Error::NotAllowed { cpu, allowed } => write!(
+            Error::NotAllowed { cpus, allowed } => write!(
                 f,
-                "cores.pin names CPU {cpu}, but this process may only run on {} (taskset, cpuset or container \
+                "cores.pin names {}, but this process may only run on {} (taskset, cpuset or container \
                  limits); choose among those or widen the mask",
+                named(cpus),
                 cpu_list::format(allowed)
             ),
-            Error::PinnedTwice { cpu } => {
-                write!(f, "cores.pin names CPU {cpu} twice; two shards on one CPU would take turns")
+            Error::PinnedTwice { cpus } => {
+                write!(f, "cores.pin names {} twice; two shards on one CPU would take turns", named(cpus))
             }
             Error::EmptyList => {
                 write!(f, "cores.pin is an empty list; name one CPU per shard, or \"auto\" or \"off\"")
@@ -191,21 +205,110 @@ impl fmt::Display for Error {
     }
 }
 
+impl Error {
+    /// The key to change.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Error::NoSuchCpus { .. }
+            | Error::NotAllowed { .. }
+            | Error::PinnedTwice { .. }
+            | Error::EmptyList => "cores.pin",
+            Error::CountExceedsList { .. } | Error::ZeroShards | Error::TooManyShards { .. } => "cores.count",
+            Error::NoSuchNode { .. } | Error::NodeNotAllowed { .. } => "cores.numa",
+            Error::NothingLeft { .. } => "cores.spare",
+        }
+    }
+}
+
+fn named(cpus: &[usize]) -> String {
+    format!("CPU{} {}", if cpus.len() == 1 { "" } else { "s" }, cpu_list::format(cpus))
+}
+
 /// Decides where the shards run.
-pub fn plan(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
-    match wish.count {
-        Some(0) => return Err(Error::ZeroShards),
-        Some(count) if count > SHARDS_MAX => return Err(Error::TooManyShards { count }),
-        Some(_) | None => {}
+///
+/// # Errors
+/// All that cannot be had, not only the first of it.
+pub fn plan(machine: &Machine, wish: &Wish) -> Result<Plan, Vec<Error>> {
+    let errors = errors(machine, wish);
+    if !errors.is_empty() {
+        return Err(errors);
     }
     let mut plan = match &wish.pin {
-        Pin::List(list) => plan_list(machine, wish, list)?,
-        Pin::Auto | Pin::Off => plan_free(machine, wish)?,
+        Pin::List(list) => plan_list(machine, &list[..wish.count.unwrap_or(list.len())]),
+        Pin::Auto | Pin::Off => plan_free(machine, wish),
     };
     plan.spin_us = wish.spin_us.unwrap_or_else(|| spin_us(machine, &plan));
     assert!(!plan.shards.is_empty());
     assert!(plan.pins().is_empty() || plan.pins().len() == plan.shards.len());
     Ok(plan)
+}
+
+fn errors(machine: &Machine, wish: &Wish) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let listed = match &wish.pin {
+        Pin::List(list) => Some(list.len()),
+        Pin::Auto | Pin::Off => None,
+    };
+    match wish.count.or(listed) {
+        Some(0) if wish.count.is_some() => errors.push(Error::ZeroShards),
+        Some(count) if count > SHARDS_MAX => errors.push(Error::TooManyShards { count }),
+        Some(_) | None => {}
+    }
+    match &wish.pin {
+        Pin::List(list) => list_errors(machine, wish, list, &mut errors),
+        Pin::Auto | Pin::Off => free_errors(machine, wish, &mut errors),
+    }
+    errors
+}
+
+fn list_errors(machine: &Machine, wish: &Wish, list: &[usize], errors: &mut Vec<Error>) {
+    if list.is_empty() {
+        errors.push(Error::EmptyList);
+        return;
+    }
+    let (mut unknown, mut forbidden, mut twice, mut seen) = (vec![], vec![], vec![], BTreeSet::new());
+    for id in list {
+        let again = !seen.insert(*id);
+        match machine.cpu(*id) {
+            _ if again => twice.push(*id),
+            None => unknown.push(*id),
+            Some(cpu) if !cpu.allowed => forbidden.push(*id),
+            Some(_) => {}
+        }
+    }
+    if !unknown.is_empty() {
+        errors.push(Error::NoSuchCpus { cpus: unknown, online: ids(machine.cpus.iter()) });
+    }
+    if !forbidden.is_empty() {
+        errors.push(Error::NotAllowed { cpus: forbidden, allowed: ids(machine.allowed()) });
+    }
+    if !twice.is_empty() {
+        twice.dedup();
+        errors.push(Error::PinnedTwice { cpus: twice });
+    }
+    let count = wish.count.unwrap_or(list.len());
+    if count > list.len() {
+        errors.push(Error::CountExceedsList { count, listed: list.len() });
+    }
+    let taken = &list[..count.min(list.len())];
+    if machine.allowed().filter(|cpu| !taken.contains(&cpu.id)).count() < wish.spare {
+        errors.push(Error::NothingLeft { spare: wish.spare, usable: machine.allowed().count() });
+    }
+}
+
+fn free_errors(machine: &Machine, wish: &Wish, errors: &mut Vec<Error>) {
+    let usable = usable(machine, wish.numa).len();
+    match wish.numa {
+        Numa::Node(node) if !machine.nodes().contains(&node) => {
+            errors.push(Error::NoSuchNode { node, nodes: machine.nodes() });
+        }
+        Numa::Node(node) if usable == 0 => errors.push(Error::NodeNotAllowed { node }),
+        Numa::Auto | Numa::Spread | Numa::Node(_) => {
+            if wish.spare >= usable {
+                errors.push(Error::NothingLeft { spare: wish.spare, usable });
+            }
+        }
+    }
 }
 
 /// A shard looks around before it sleeps only where nobody else needs its CPU: all are pinned, no quota throttles them,
@@ -218,47 +321,26 @@ fn spin_us(machine: &Machine, plan: &Plan) -> u32 {
     if alone && machine.allowed().count() >= PIN_CPUS_MIN { SPIN_US } else { 0 }
 }
 
-fn plan_list(machine: &Machine, wish: &Wish, list: &[usize]) -> Result<Plan, Error> {
-    if list.is_empty() {
-        return Err(Error::EmptyList);
-    }
-    for (index, id) in list.iter().enumerate() {
-        let cpu = machine
-            .cpu(*id)
-            .ok_or_else(|| Error::NoSuchCpu { cpu: *id, online: ids(machine.cpus.iter()) })?;
-        if !cpu.allowed {
-            return Err(Error::NotAllowed { cpu: *id, allowed: ids(machine.allowed()) });
-        }
-        if list[..index].contains(id) {
-            return Err(Error::PinnedTwice { cpu: *id });
-        }
-    }
-    let count = wish.count.unwrap_or(list.len());
-    if count > list.len() {
-        return Err(Error::CountExceedsList { count, listed: list.len() });
-    }
-    if count > SHARDS_MAX {
-        return Err(Error::TooManyShards { count });
-    }
-    let mut plan = pinned(machine, &list[..count]);
-    if plan.free.len() < wish.spare {
-        return Err(Error::NothingLeft { spare: wish.spare, usable: machine.allowed().count() });
-    }
-    if let (true, Some(cpu_milli)) = (machine.is_shared(), machine.limits.cpu_milli) {
-        let why = Unpinned::Shared { cpu_milli, allowed: machine.allowed().count() };
+fn plan_list(machine: &Machine, list: &[usize]) -> Plan {
+    let mut plan = pinned(machine, list);
+    let allowed = machine.allowed().count();
+    let why = match machine.limits.cpu_milli {
+        Some(cpu_milli) if machine.is_shared() => Some(Unpinned::Shared { cpu_milli, allowed }),
+        Some(_) | None if allowed < PIN_CPUS_MIN => Some(Unpinned::FewCpus { usable: allowed }),
+        Some(_) | None => None,
+    };
+    if let Some(why) = why {
         plan.notes.push(format!(
-            "Pinned as cores.pin asks, although {why}: a throttled shard stalls its partitions."
+            "Pinned as cores.pin asks, although {why}: a shard that waits for its CPU stalls its partitions."
         ));
     }
-    Ok(plan)
+    note_nodes_and_siblings(machine, &mut plan);
+    plan
 }
 
-fn plan_free(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
-    let usable = usable(machine, wish.numa)?;
+fn plan_free(machine: &Machine, wish: &Wish) -> Plan {
+    let usable = usable(machine, wish.numa);
     let budget = usable.len().min(machine.cpu_budget());
-    if wish.spare >= usable.len() {
-        return Err(Error::NothingLeft { spare: wish.spare, usable: usable.len() });
-    }
     let count = wish.count.unwrap_or_else(|| budget.min(usable.len() - wish.spare).clamp(1, SHARDS_MAX));
     let candidates = keep_back(usable, wish.spare);
     let unpinned = if wish.pin == Pin::Off {
@@ -274,27 +356,26 @@ fn plan_free(machine: &Machine, wish: &Wish) -> Result<Plan, Error> {
     };
     if let Some(why) = unpinned {
         let shards = vec![Shard { cpu: None, node: None }; count];
-        return Ok(Plan {
+        return Plan {
             shards,
             free: ids(machine.allowed()),
             unpinned: Some(why),
             spin_us: 0,
             notes: Vec::new(),
-        });
+        };
     }
     let order = placement(&candidates, count, wish.numa);
     let mut plan = pinned(machine, &order[..count]);
     note_nodes_and_siblings(machine, &mut plan);
-    Ok(plan)
+    plan
 }
 
-fn usable(machine: &Machine, numa: Numa) -> Result<Vec<&Cpu>, Error> {
-    let Numa::Node(node) = numa else { return Ok(machine.allowed().collect()) };
-    if !machine.nodes().contains(&node) {
-        return Err(Error::NoSuchNode { node, nodes: machine.nodes() });
-    }
-    let cpus: Vec<&Cpu> = machine.allowed().filter(|cpu| cpu.node == node).collect();
-    if cpus.is_empty() { Err(Error::NodeNotAllowed { node }) } else { Ok(cpus) }
+fn usable(machine: &Machine, numa: Numa) -> Vec<&Cpu> {
+    let is_on = |cpu: &&Cpu| match numa {
+        Numa::Node(node) => cpu.node == node,
+        Numa::Auto | Numa::Spread => true,
+    };
+    machine.allowed().filter(is_on).collect()
 }
 
 /// Drops `spare` CPUs, whole physical cores first and from the lowest on, where kernels by default deliver

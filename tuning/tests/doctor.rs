@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tuning::doctor::{Facts, Severity, examine, render};
 use tuning::machine::{Cpu, Kernel, Limits, Machine};
-use tuning::plan::Wish;
+use tuning::plan::{Pin, Wish};
 use tuning::probe::{Direct, Disk, Features, FileSystem, Host, Irq, Limit, Uring, WriteCache};
 
 mod golden_file;
@@ -55,7 +55,7 @@ fn good() -> Facts {
         }),
         has_fallback_driver: false,
         connections_max: 20_000,
-        memory_budget_bytes: 9 * GIB,
+        memory_budget_bytes: Some(9 * GIB),
     }
 }
 
@@ -84,12 +84,25 @@ fn cases() -> Vec<(&'static str, Change)> {
         }),
         ("io_uring without memory", |facts| facts.uring = Uring::NoMemory),
         ("few files", |facts| facts.host.open_files = Limit { soft: Some(1024), hard: Some(4096) }),
-        ("a plan that cannot be had", |facts| facts.plan = Err("cores.count is 0".into())),
+        ("a plan that cannot be had", |facts| {
+            facts.plan = Err("cores.count is 0".into());
+            facts.memory_budget_bytes = None;
+        }),
+        ("a pin list where the CPUs are needed", |facts| {
+            facts.machine.cpus.truncate(2);
+            let wish = Wish { pin: Pin::List(vec![0, 1]), ..Wish::default() };
+            facts.plan = Ok(tuning::plan(&facts.machine, &wish).expect("a plan"));
+        }),
+        ("a pin list of hyper-threads", |facts| {
+            facts.machine.cpus[4..6].iter_mut().for_each(|cpu| cpu.siblings = vec![4, 5]);
+            let wish = Wish { pin: Pin::List(vec![4, 5]), ..Wish::default() };
+            facts.plan = Ok(tuning::plan(&facts.machine, &wish).expect("a plan"));
+        }),
         ("interrupts on pinned CPUs", |facts| {
             facts.host.irqs.push(Irq { number: 31, name: "eth0-rx-1".into(), cpus: vec![3] });
         }),
         ("powersave", |facts| facts.host.governors[4].1 = "powersave".into()),
-        ("a large budget", |facts| facts.memory_budget_bytes = 30 * GIB),
+        ("a large budget", |facts| facts.memory_budget_bytes = Some(30 * GIB)),
         ("swap", |facts| facts.host.swap.push(("/dev/sda2".into(), 2 * GIB))),
         ("no folder", |facts| facts.disk = Err("/srv/none: Permission denied".into())),
         ("no direct I/O", |facts| disk(facts).direct = Direct::Refused { error: "Invalid argument".into() }),

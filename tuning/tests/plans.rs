@@ -25,6 +25,11 @@ fn wishes() -> Vec<(&'static str, Wish)> {
         ("pin off", Wish { pin: Pin::Off, ..wish() }),
         ("pin [1, 0]", Wish { pin: Pin::List(vec![1, 0]), ..wish() }),
         ("pin [1, 1]", Wish { pin: Pin::List(vec![1, 1]), ..wish() }),
+        ("pin [1, 2]", Wish { pin: Pin::List(vec![1, 2]), ..wish() }),
+        (
+            "pin [7, 9, 0, 7, 8], count 6, spare 9",
+            Wish { pin: Pin::List(vec![7, 9, 0, 7, 8]), count: Some(6), spare: 9, ..wish() },
+        ),
         ("pin [7]", Wish { pin: Pin::List(vec![7]), ..wish() }),
         ("pin []", Wish { pin: Pin::List(vec![]), ..wish() }),
         ("pin [0], count 2", Wish { pin: Pin::List(vec![0]), count: Some(2), ..wish() }),
@@ -69,7 +74,10 @@ fn every_wish_on_every_machine_gives_the_golden_plan() {
                         .iter()
                         .for_each(|note| writeln!(out, "    note: {note}").expect("a string grows"));
                 }
-                Err(error) => writeln!(out, "{label}: error: {error}").expect("a string grows"),
+                Err(errors) => errors.iter().for_each(|error| {
+                    assert!(error.to_string().starts_with(error.key()), "{error}");
+                    writeln!(out, "{label}: error: {error}").expect("a string grows");
+                }),
             }
         }
         out.push('\n');
