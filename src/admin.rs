@@ -13,7 +13,7 @@ use rt::{Class, CoreId, Listener, Reservation, Slice, Stream};
 
 use crate::metrics::{CoreMetrics, text};
 use crate::shard::Shard;
-use crate::shard::join::{before, join_all};
+use crate::shard::join::{before, join_boxed};
 use crate::shard::mail::{Answer, Ask};
 
 mod http;
@@ -128,7 +128,7 @@ fn health(cores: &[CoreMetrics]) -> String {
 
 async fn all_cores(shard: &Rc<Shard>) -> Vec<CoreMetrics> {
     let asks = (0..shard.settings.core_count).map(|core| shard.ask(CoreId(core), Ask::Metrics));
-    let answers = join_all(asks).await.into_iter().filter_map(|answer| match answer {
+    let answers = join_boxed(asks).await.into_iter().filter_map(|answer| match answer {
         Answer::Metrics(metrics) => Some(*metrics),
         _ => None,
     });

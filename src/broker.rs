@@ -19,7 +19,7 @@ use crate::admin;
 use crate::connection;
 use crate::controller::Controller;
 use crate::settings::Settings;
-use crate::shard::join::join_all;
+use crate::shard::join::{join_all, join_boxed};
 use crate::shard::mail::{Answer, Ask, Mail};
 use crate::shard::{Beginning, CONTROLLER_CORE, Opened, Shard};
 
@@ -283,7 +283,7 @@ async fn lead(core: Core, common: &Common, port: Port<Mail>, begun: Begun, other
     accepting.abort();
     administering.into_iter().for_each(|task| task.abort());
     let stops = others.iter().map(|other| shard.ask(*other, Ask::Stop));
-    let (others_stopped, own_stopped) = (join_all(stops).await, shard.stop().await);
+    let (others_stopped, own_stopped) = (join_boxed(stops).await, shard.stop().await);
     let clean =
         own_stopped && others_stopped.iter().all(|answer| matches!(answer, Answer::Stopped { clean: true }));
     if clean && let Err(error) = folder.mark_clean(&core).await {

@@ -19,7 +19,7 @@ use rt::sync::Semaphore;
 
 use crate::groups::OFFSETS_TOPIC;
 use crate::metadata_log::MetadataLog;
-use crate::shard::join::join_all;
+use crate::shard::join::join_boxed;
 use crate::shard::mail::Ask;
 use crate::shard::{CONTROLLER_CORE, Shard};
 
@@ -296,7 +296,7 @@ impl Controller {
         let cores = (0..shard.settings.core_count).map(CoreId);
         let others = cores.filter(|core| *core != CONTROLLER_CORE);
         let told = others.map(|core| shard.ask(core, Ask::Apply(changes.clone())));
-        join_all(told).await;
+        join_boxed(told).await;
         shard.brought_open(&changes).await;
         Ok(())
     }

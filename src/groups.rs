@@ -67,7 +67,7 @@ pub struct GroupPart {
 pub struct GroupFound {
     pub place: usize,
     /// None where the host ended before it answered.
-    pub answer: Option<group::Answer>,
+    pub answer: Option<Box<group::Answer>>,
 }
 
 /// Begins to load the groups of a partition whose log was opened.
@@ -130,44 +130,49 @@ fn configure(shard: &Shard, host: &Rc<Host>, resource: &ConfigResource, configs:
 
 /// The owner's side: answers for the groups that live here. Of the request nothing is kept while its answers are waited
 /// for: members wait by the thousand.
-pub async fn answer(shard: &Rc<Shard>, ask: GroupAsk) -> Vec<GroupFound> {
+pub async fn answer(shard: &Rc<Shard>, ask: Box<GroupAsk>) -> Vec<GroupFound> {
     for part in &ask.parts {
         if let Some(hosted) = shard.hosted(part.partition) {
             // The log may be opening still. One that cannot be opened has no host.
             drop(hosted.log().await);
         }
     }
-    let Ok((mut found, waiting)) = ask_hosts(shard, ask) else { return Vec::new() };
-    for (place, call, rest) in waiting {
-        let answer = call.await.map(|answer| rest.fill(answer));
-        found.push(GroupFound { place, answer });
+    let Ok((mut found, mut missing)) = ask_hosts(shard, *ask) else { return Vec::new() };
+    // Where they lie: taken out, each would be held twice.
+    for Missing { place, call, rest } in &mut missing {
+        let answer = call.await.map(|answer| std::mem::take(rest).fill(answer));
+        found.push(GroupFound { place: *place, answer });
     }
     found
 }
 
 /// What became of a request to a group.
 enum Asked {
-    Answered(group::Answer),
+    Answered(Box<group::Answer>),
     Waits(Waiting, topics::Rest),
 }
 
 /// What is still to come, and its place.
-type Missing = Vec<(usize, Waiting, topics::Rest)>;
+struct Missing {
+    place: usize,
+    call: Waiting,
+    rest: topics::Rest,
+}
 
 /// Asks the coordinators of all parts, in their order.
-fn ask_hosts(shard: &Rc<Shard>, ask: GroupAsk) -> Result<(Vec<GroupFound>, Missing), Unanswerable> {
+fn ask_hosts(shard: &Rc<Shard>, ask: GroupAsk) -> Result<(Vec<GroupFound>, Vec<Missing>), Unanswerable> {
     let (header, body) = request::split(&ask.frame)?;
     let requests = request::read(&header, body)?;
     let budget = Budget::default();
     let (version, client_id, client) = (header.version, &*header.client_id, ask.client);
     let caller = Caller { version, client_id, client, budget: &budget };
-    let (mut found, mut missing) = (Vec::new(), Missing::with_capacity(ask.parts.len()));
+    let (mut found, mut missing) = (Vec::new(), Vec::with_capacity(ask.parts.len()));
     for GroupPart { place, partition } in ask.parts {
         // A list has one request for all partitions.
         let Some(request) = requests.get(place).or(requests.last()) else { continue };
         match ask_host(shard, &caller, partition, request.clone()) {
             Asked::Answered(answer) => found.push(GroupFound { place, answer: Some(answer) }),
-            Asked::Waits(call, rest) => missing.push((place, call, rest)),
+            Asked::Waits(call, rest) => missing.push(Missing { place, call, rest }),
         }
     }
     Ok((found, missing))
@@ -181,10 +186,10 @@ fn ask_host(
 ) -> Asked {
     let host = shard.groups.hosts.borrow().get(&partition).cloned();
     let Some(host) = host.filter(|host| !host.is_over()) else {
-        return Asked::Answered(request.refused(ErrorCode::NotCoordinator));
+        return Asked::Answered(Box::new(request.refused(ErrorCode::NotCoordinator)));
     };
     match topics::check(&shard.metadata.borrow(), caller.version, request, caller.budget) {
-        topics::Checked::Answered(answer) => Asked::Answered(answer),
+        topics::Checked::Answered(answer) => Asked::Answered(Box::new(answer)),
         topics::Checked::Ask(request, rest) => Asked::Waits(host.call(caller, request), rest),
     }
 }

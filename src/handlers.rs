@@ -200,70 +200,85 @@ pub fn may_wait(frame: &[u8]) -> bool {
     frame.first_chunk().is_some_and(|key| WAITING.contains(&i16::from_be_bytes(*key)))
 }
 
-/// Answers one request frame, which was whole at `received`.
-pub async fn handle(shard: Rc<Shard>, client: IpAddr, frame: Slice, received: Instant) -> Answered {
-    let mut key = None;
-    let reply = route(&shard, client, &frame, received, &mut key).await.unwrap_or(Reply::Close);
-    if matches!(reply, Reply::Close) {
-        shard.metrics.unanswerable();
+/// Answers one request frame, which was whole at `received`. Members of groups wait in here by the thousand.
+#[expect(clippy::manual_async_fn, reason = "the arguments of an `async fn` are held twice")]
+pub fn handle(
+    shard: Rc<Shard>,
+    client: IpAddr,
+    frame: Slice,
+    received: Instant,
+) -> impl Future<Output = Answered> {
+    async move {
+        let opened = open(&shard, client, &frame, received);
+        let (key, reply) = match &opened {
+            Ok(request) => (Some(request.header.key), route(request).await.unwrap_or(Reply::Close)),
+            Err(Unanswerable) => (None, Reply::Close),
+        };
+        if matches!(reply, Reply::Close) {
+            shard.metrics.unanswerable();
+        }
+        Answered { reply, key, ready: shard.core.now() }
     }
-    Answered { reply, key, ready: shard.core.now() }
 }
 
-/// `taken_up` becomes the key of what is served.
-///
-/// Every request is held in a future as large as the largest handler that is not boxed: those of a produce and of a member
-/// of a group are not, everything else is.
-async fn route(
-    shard: &Rc<Shard>,
+/// A request that is served. One for ApiVersions is, whatever its version.
+fn open<'a>(
+    shard: &'a Rc<Shard>,
     client: IpAddr,
-    frame: &Slice,
+    frame: &'a Slice,
     received: Instant,
-    taken_up: &mut Option<ApiKey>,
-) -> Result<Reply, Unanswerable> {
+) -> Result<Request<'a>, Unanswerable> {
     let mut reader = Reader::new(frame);
     let header = RequestHeader::decode(&mut reader)?;
     let (key, version) = (header.key, header.version);
-    let served = SERVED.iter().find(|served| served.key == key).ok_or(Unanswerable)?;
-    let known = served.versions.contains(&version);
-    if !known && key != ApiKey::ApiVersions {
+    if !is_served(key, version) && key != ApiKey::ApiVersions {
         return Err(Unanswerable);
     }
-    *taken_up = Some(key);
     shard.metrics.request(key);
-    let request = Request { shard, client, version, received, header, body: reader.rest(), frame };
-    match key {
-        ApiKey::ApiVersions if !known => api_versions::refuse_version(&request),
-        ApiKey::ApiVersions => api_versions::handle(&request),
-        ApiKey::Produce => produce::handle(&request).await,
-        ApiKey::Fetch => Box::pin(fetch::handle(&request)).await,
-        ApiKey::ListOffsets => Box::pin(list_offsets::handle(&request)).await,
-        ApiKey::Metadata => Box::pin(metadata::handle(&request)).await,
-        ApiKey::OffsetCommit => offset_commit::handle(&request).await,
-        ApiKey::OffsetFetch => offset_fetch::handle(&request).await,
-        ApiKey::FindCoordinator => Box::pin(find_coordinator::handle(&request)).await,
-        ApiKey::JoinGroup => join_group::handle(&request).await,
-        ApiKey::Heartbeat => heartbeat::handle(&request).await,
-        ApiKey::LeaveGroup => leave_group::handle(&request).await,
-        ApiKey::SyncGroup => sync_group::handle(&request).await,
-        ApiKey::DescribeGroups => describe_groups::handle(&request).await,
-        ApiKey::ListGroups => Box::pin(list_groups::handle(&request)).await,
-        ApiKey::DeleteGroups => delete_groups::handle(&request).await,
-        ApiKey::OffsetDelete => offset_delete::handle(&request).await,
-        ApiKey::ConsumerGroupHeartbeat => consumer_group_heartbeat::handle(&request).await,
-        ApiKey::ConsumerGroupDescribe => consumer_group_describe::handle(&request).await,
-        ApiKey::CreateTopics => Box::pin(create_topics::handle(&request)).await,
-        ApiKey::DeleteTopics => Box::pin(delete_topics::handle(&request)).await,
-        ApiKey::DeleteRecords => Box::pin(delete_records::handle(&request)).await,
-        ApiKey::InitProducerId => Box::pin(init_producer_id::handle(&request)).await,
-        ApiKey::OffsetForLeaderEpoch => Box::pin(offset_for_leader_epoch::handle(&request)).await,
-        ApiKey::CreatePartitions => Box::pin(create_partitions::handle(&request)).await,
-        ApiKey::DescribeCluster => describe_cluster::handle(&request),
-        ApiKey::AlterConfigs => Box::pin(alter_configs::handle(&request)).await,
-        ApiKey::IncrementalAlterConfigs => Box::pin(incremental_alter_configs::handle(&request)).await,
-        ApiKey::DescribeConfigs => describe_configs::handle(&request),
-        ApiKey::ListConfigResources => list_config_resources::handle(&request),
-        ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(&request),
+    Ok(Request { shard, client, version, received, header, body: reader.rest(), frame })
+}
+
+fn is_served(key: ApiKey, version: i16) -> bool {
+    SERVED.iter().any(|served| served.key == key && served.versions.contains(&version))
+}
+
+/// Every request is held in a future as large as the largest handler that is not boxed: those of a produce and of what a
+/// member of a group asks again and again are not, everything else is.
+async fn route(request: &Request<'_>) -> Result<Reply, Unanswerable> {
+    match request.header.key {
+        ApiKey::ApiVersions if !is_served(ApiKey::ApiVersions, request.version) => {
+            api_versions::refuse_version(request)
+        }
+        ApiKey::ApiVersions => api_versions::handle(request),
+        ApiKey::Produce => produce::handle(request).await,
+        ApiKey::Fetch => Box::pin(fetch::handle(request)).await,
+        ApiKey::ListOffsets => Box::pin(list_offsets::handle(request)).await,
+        ApiKey::Metadata => Box::pin(metadata::handle(request)).await,
+        ApiKey::OffsetCommit => offset_commit::handle(request).await,
+        ApiKey::OffsetFetch => Box::pin(offset_fetch::handle(request)).await,
+        ApiKey::FindCoordinator => Box::pin(find_coordinator::handle(request)).await,
+        ApiKey::JoinGroup => join_group::handle(request).await,
+        ApiKey::Heartbeat => heartbeat::handle(request).await,
+        ApiKey::LeaveGroup => leave_group::handle(request).await,
+        ApiKey::SyncGroup => sync_group::handle(request).await,
+        ApiKey::DescribeGroups => Box::pin(describe_groups::handle(request)).await,
+        ApiKey::ListGroups => Box::pin(list_groups::handle(request)).await,
+        ApiKey::DeleteGroups => Box::pin(delete_groups::handle(request)).await,
+        ApiKey::OffsetDelete => offset_delete::handle(request).await,
+        ApiKey::ConsumerGroupHeartbeat => consumer_group_heartbeat::handle(request).await,
+        ApiKey::ConsumerGroupDescribe => Box::pin(consumer_group_describe::handle(request)).await,
+        ApiKey::CreateTopics => Box::pin(create_topics::handle(request)).await,
+        ApiKey::DeleteTopics => Box::pin(delete_topics::handle(request)).await,
+        ApiKey::DeleteRecords => Box::pin(delete_records::handle(request)).await,
+        ApiKey::InitProducerId => Box::pin(init_producer_id::handle(request)).await,
+        ApiKey::OffsetForLeaderEpoch => Box::pin(offset_for_leader_epoch::handle(request)).await,
+        ApiKey::CreatePartitions => Box::pin(create_partitions::handle(request)).await,
+        ApiKey::DescribeCluster => describe_cluster::handle(request),
+        ApiKey::AlterConfigs => Box::pin(alter_configs::handle(request)).await,
+        ApiKey::IncrementalAlterConfigs => Box::pin(incremental_alter_configs::handle(request)).await,
+        ApiKey::DescribeConfigs => describe_configs::handle(request),
+        ApiKey::ListConfigResources => list_config_resources::handle(request),
+        ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(request),
         _ => Err(Unanswerable),
     }
 }

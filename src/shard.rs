@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -39,6 +40,9 @@ use hosted::Hosted;
 use losses::Losses;
 use mail::{Answer, Ask, Mail};
 use ownership::Ownership;
+
+/// A question that was asked: the way to its answer.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Answer> + 'a>>;
 
 /// The core that runs the controller and keeps the metadata log.
 pub const CONTROLLER_CORE: CoreId = CoreId(0);
@@ -163,19 +167,24 @@ impl Shard {
     }
 
     /// Asks the owner of something, which may be this very core.
-    pub async fn ask(self: &Rc<Self>, to: CoreId, ask: Ask) -> Answer {
+    pub fn ask(self: &Rc<Self>, to: CoreId, ask: Ask) -> Asking<'_> {
         if to == self.core.id() {
-            return owner::answer(self, ask).await;
+            return owner::answer(self.clone(), ask);
         }
-        let id = self.question_next.get();
-        self.question_next.set(id + 1);
-        let (sender, receiver) = oneshot::channel();
-        self.pending.borrow_mut().insert(id, sender);
-        let forget = Forget { shard: self, to, id };
-        self.port.send(to, Mail::Ask { id, ask, sent: self.core.now() }).await;
-        let answer = receiver.await.unwrap_or(Answer::Failed);
-        drop(forget);
-        answer
+        Box::pin(async move {
+            let id = self.question_next.get();
+            self.question_next.set(id + 1);
+            let (sender, receiver) = oneshot::channel();
+            self.pending.borrow_mut().insert(id, sender);
+            let forget = Forget { shard: self, to, id };
+            if let Err(mail) = self.port.try_send(to, Mail::Ask { id, ask, sent: self.core.now() }) {
+                // The mail is large, and a queue is seldom full.
+                Box::pin(self.port.send(to, mail)).await;
+            }
+            let answer = receiver.await.unwrap_or(Answer::Failed);
+            drop(forget);
+            answer
+        })
     }
 
     /// Asks the controller.
@@ -341,12 +350,22 @@ impl Shard {
 }
 
 /// Works on a question of another core, and answers it.
-async fn work(shard: Rc<Shard>, from: CoreId, id: u64, ask: Ask, sent: Instant) {
-    if let Some(hop) = ask.hop() {
-        shard.metrics.stage(hop, sent, shard.core.now());
+fn work(
+    shard: Rc<Shard>,
+    from: CoreId,
+    id: u64,
+    ask: Ask,
+    sent: Instant,
+) -> impl Future<Output = ()> + 'static {
+    let hop = ask.hop();
+    let answering = owner::answer(shard.clone(), ask);
+    async move {
+        if let Some(hop) = hop {
+            shard.metrics.stage(hop, sent, shard.core.now());
+        }
+        let mut reply = Reply { shard, to: from, id, answer: Answer::Failed };
+        reply.answer = answering.await;
     }
-    let mut reply = Reply { shard: shard.clone(), to: from, id, answer: Answer::Failed };
-    reply.answer = owner::answer(&shard, ask).await;
 }
 
 /// Forgets a question whose asker went away.

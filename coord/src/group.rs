@@ -129,7 +129,7 @@ pub struct Append {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Effects {
     pub appends: Vec<Append>,
-    pub answers: Vec<(CallId, Answer)>,
+    pub answers: Vec<(CallId, Box<Answer>)>,
     pub resolves: Vec<Resolve>,
     pub counted: Counted,
     pub removed: Vec<Removed>,
@@ -193,7 +193,7 @@ struct Core {
     cuts: Vec<usize>,
     /// Each with the number of records before it: it belongs to the append of the next one.
     undo: Vec<(usize, Undo)>,
-    answers: Vec<(CallId, Answer)>,
+    answers: Vec<(CallId, Box<Answer>)>,
     after: Vec<After>,
     resolves: Vec<Resolve>,
     counted: Counted,
@@ -202,7 +202,7 @@ struct Core {
 
 impl Core {
     fn answer(&mut self, call: CallId, answer: Answer) {
-        self.answers.push((call, answer));
+        self.answers.push((call, Box::new(answer)));
     }
 
     fn session_timeout_ms(&self, group: &str) -> i32 {
@@ -503,7 +503,7 @@ impl Shard {
         for held in self.pending.take_all() {
             if let Held::Answer { call, mut answer, .. } = held {
                 answer.fail(ErrorCode::NotCoordinator);
-                self.core.answer(call, answer);
+                self.core.answers.push((call, answer));
             }
         }
         self.groups.clear();

@@ -312,7 +312,7 @@ fn pieces_are_cut_at_their_size() {
 fn connections_and_requests_are_held_in_little() {
     const CONNECTION_BYTES_MAX: usize = 640;
     const WRITER_BYTES_MAX: usize = 576;
-    const REQUEST_BYTES_MAX: usize = 704;
+    const REQUEST_BYTES_MAX: usize = 384;
     let connection = future_bytes(|(shard, stream)| serve(shard, stream));
     assert!(connection <= CONNECTION_BYTES_MAX, "{connection}");
     let writer = future_bytes(|(shard, shared)| write_replies(shard, shared));

@@ -43,7 +43,7 @@ pub struct Host {
     coordinator: RefCell<group::Shard>,
     image: SharedImage,
     tally: Rc<Tally>,
-    calls: RefCell<HashMap<CallId, oneshot::Sender<Answer>, ahash::RandomState>>,
+    calls: RefCell<HashMap<CallId, oneshot::Sender<Box<Answer>>, ahash::RandomState>>,
     call_next: Cell<u64>,
     /// Decided and not yet in the log: the append's number, and its batch.
     pub(super) to_append: RefCell<VecDeque<(u64, Slice)>>,
@@ -294,14 +294,14 @@ fn host_text(address: IpAddr) -> String {
 pub struct Waiting {
     host: Rc<Host>,
     id: CallId,
-    receiver: oneshot::Receiver<Answer>,
+    receiver: oneshot::Receiver<Box<Answer>>,
 }
 
 impl Future for Waiting {
     /// None where the host ended without one.
-    type Output = Option<Answer>;
+    type Output = Option<Box<Answer>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Box<Answer>>> {
         Pin::new(&mut self.receiver).poll(cx).map(Result::ok)
     }
 }

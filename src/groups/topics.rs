@@ -28,7 +28,9 @@ pub enum Checked<'a> {
 /// What the answer says of what was not asked. Each list is in the order of the request; what has no error in it is the
 /// coordinator's to say, and it says that in the same order. Of offsets that are fetched only the topics that are not
 /// there are here, each with its place: what is asked may be a thousand times smaller than what is told.
+#[derive(Default)]
 pub enum Rest {
+    #[default]
     Nothing,
     Commit(Vec<OffsetCommitResponseTopic<'static>>),
     Fetch(Vec<(usize, OffsetFetchResponseTopics<'static>)>),
@@ -175,18 +177,19 @@ fn find<'i>(image: &'i Image, version: i16, name: &str, id: [u8; 16]) -> Result<
 
 impl Rest {
     /// The whole answer.
-    pub fn fill(self, answer: Answer) -> Answer {
+    pub fn fill(self, mut answer: Box<Answer>) -> Box<Answer> {
         match self {
-            Rest::Nothing => answer,
-            Rest::Commit(told) => fill_commit(told, answer),
-            Rest::Fetch(unknown) => fill_fetch(unknown, answer),
-            Rest::Delete(told) => fill_delete(told, answer),
+            Rest::Nothing => {}
+            Rest::Commit(told) => fill_commit(told, &mut answer),
+            Rest::Fetch(unknown) => fill_fetch(unknown, &mut answer),
+            Rest::Delete(told) => fill_delete(told, &mut answer),
         }
+        answer
     }
 }
 
-fn fill_commit(mut told: Vec<OffsetCommitResponseTopic<'static>>, answer: Answer) -> Answer {
-    let Answer::Commit(mut answer) = answer else { return answer };
+fn fill_commit(mut told: Vec<OffsetCommitResponseTopic<'static>>, answer: &mut Answer) {
+    let Answer::Commit(answer) = answer else { return };
     let open = told.iter_mut().flat_map(|topic| &mut topic.partitions);
     let said = answer.topics.iter().flat_map(|topic| &topic.partitions);
     fill_codes(
@@ -194,7 +197,6 @@ fn fill_commit(mut told: Vec<OffsetCommitResponseTopic<'static>>, answer: Answer
         said.map(|one| (one.partition_index, one.error_code)),
     );
     answer.topics = told;
-    Answer::Commit(answer)
 }
 
 /// Gives each partition that was asked about, having no error of its own, the code that the coordinator said.
@@ -206,8 +208,8 @@ fn fill_codes<'t>(told: impl Iterator<Item = (i32, &'t mut i16)>, said: impl Ite
     }
 }
 
-fn fill_fetch(unknown: Vec<(usize, OffsetFetchResponseTopics<'static>)>, answer: Answer) -> Answer {
-    let Answer::FetchOffsets(mut answer) = answer else { return answer };
+fn fill_fetch(unknown: Vec<(usize, OffsetFetchResponseTopics<'static>)>, answer: &mut Answer) {
+    let Answer::FetchOffsets(answer) = answer else { return };
     if answer.error_code == 0 && !unknown.is_empty() {
         let mut known = std::mem::take(&mut answer.topics).into_iter();
         for (place, topic) in unknown {
@@ -216,11 +218,10 @@ fn fill_fetch(unknown: Vec<(usize, OffsetFetchResponseTopics<'static>)>, answer:
         }
         answer.topics.extend(known);
     }
-    Answer::FetchOffsets(answer)
 }
 
-fn fill_delete(mut told: Vec<OffsetDeleteResponseTopic<'static>>, answer: Answer) -> Answer {
-    let Answer::DeleteOffsets(mut answer) = answer else { return answer };
+fn fill_delete(mut told: Vec<OffsetDeleteResponseTopic<'static>>, answer: &mut Answer) {
+    let Answer::DeleteOffsets(answer) = answer else { return };
     if answer.error_code == 0 {
         let open = told.iter_mut().flat_map(|topic| &mut topic.partitions);
         let said = answer.topics.iter().flat_map(|topic| &topic.partitions);
@@ -230,7 +231,6 @@ fn fill_delete(mut told: Vec<OffsetDeleteResponseTopic<'static>>, answer: Answer
         );
         answer.topics = told;
     }
-    Answer::DeleteOffsets(answer)
 }
 
 #[cfg(test)]
@@ -302,7 +302,7 @@ mod tests {
             topics: asked.iter().zip([5, 7]).map(said).collect(),
             ..Default::default()
         };
-        let Answer::FetchOffsets(whole) = rest.fill(Answer::FetchOffsets(answer)) else {
+        let Answer::FetchOffsets(whole) = *rest.fill(Box::new(Answer::FetchOffsets(answer))) else {
             panic!("it stays what it is");
         };
         let told = |topic: &OffsetFetchResponseTopics<'_>| {
@@ -356,7 +356,7 @@ mod tests {
             topics: vec![OffsetDeleteResponseTopic { name: "a".into(), partitions: vec![said] }],
             ..Default::default()
         };
-        let Answer::DeleteOffsets(whole) = rest.fill(Answer::DeleteOffsets(answer)) else {
+        let Answer::DeleteOffsets(whole) = *rest.fill(Box::new(Answer::DeleteOffsets(answer))) else {
             panic!("it stays what it is");
         };
         let codes = whole.topics.iter().flat_map(|topic| &topic.partitions).map(|one| one.error_code);

@@ -13,7 +13,7 @@ use net::messages::delete_records::{
 use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
-use crate::shard::join::join_all;
+use crate::shard::join::join_boxed;
 use crate::shard::mail::{Answer, Ask, DeleteAsk, Deleted};
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
@@ -43,7 +43,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
         done.push(Deleted { place, outcome: Err(error) });
     }
     let asks = by_owner.into_iter().map(|(owner, asks)| request.shard.ask(owner, Ask::DeleteRecords(asks)));
-    for answer in join_all(asks).await {
+    for answer in join_boxed(asks).await {
         if let Answer::DeletedRecords(parts) = answer {
             for part in parts {
                 let place = part.place;

@@ -21,7 +21,7 @@ use super::{Reply, Request, Unanswerable, topics};
 use crate::fetch_session::{Begin, Context, Interest, Outcome, TopicKey};
 use crate::metrics::Stage;
 use crate::shard::Shard;
-use crate::shard::join::{before, join_all};
+use crate::shard::join::{before, join_boxed};
 use crate::shard::mail::{Answer, Ask, FetchAsk, FetchPart, Fetched, WatchAsk};
 
 mod budget;
@@ -135,7 +135,7 @@ async fn read_all(shard: &Rc<Shard>, context: &Context, max_bytes: usize) -> Vec
     let asks = by_owner.into_iter().zip(shares).map(|((owner, parts), max_bytes)| {
         shard.ask(owner, Ask::Fetch(FetchAsk { max_bytes, min_one, parts }))
     });
-    for answer in join_all(asks).await {
+    for answer in join_boxed(asks).await {
         if let Answer::Fetch(parts) = answer {
             for part in parts {
                 let place = part.place;
@@ -198,7 +198,7 @@ async fn watch_all(shard: &Rc<Shard>, context: &Context, found: &[Fetched], left
     }
     let watches = by_owner
         .into_iter()
-        .map(|(owner, seen)| Box::pin(shard.ask(owner, Ask::Watch(WatchAsk { timeout: left, seen }))));
+        .map(|(owner, seen)| shard.ask(owner, Ask::Watch(WatchAsk { timeout: left, seen })));
     before(first_of(watches.collect()), shard.core.sleep(left)).await.is_some()
 }
 

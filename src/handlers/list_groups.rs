@@ -12,7 +12,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let _: ListGroupsRequest = request.decode()?;
     let mut listed = Vec::new();
     for answer in groups::ask_all(request).await {
-        let error = match answer {
+        let error = match answer.map(|answer| *answer) {
             Some(Answer::List { error: ErrorCode::None, groups }) => {
                 listed.extend(groups);
                 continue;

@@ -11,7 +11,7 @@ use net::messages::list_offsets::{
 use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
-use crate::shard::join::join_all;
+use crate::shard::join::join_boxed;
 use crate::shard::mail::{Answer, Ask, OffsetAsk, OffsetFound, WantedOffset};
 
 /// The first version that tells the leader epoch.
@@ -51,7 +51,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
         }
     }
     let asks = by_owner.into_iter().map(|(owner, asks)| request.shard.ask(owner, Ask::Offsets(asks)));
-    for answer in join_all(asks).await {
+    for answer in join_boxed(asks).await {
         if let Answer::Offsets(parts) = answer {
             for part in parts {
                 let place = part.place;

@@ -10,7 +10,7 @@ use net::messages::offset_for_leader_epoch::{
 use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
-use crate::shard::join::join_all;
+use crate::shard::join::join_boxed;
 use crate::shard::mail::{Answer, Ask, EpochEndAsk, EpochEndFound};
 
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
@@ -41,7 +41,7 @@ pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
         }
     }
     let asks = by_owner.into_iter().map(|(owner, asks)| request.shard.ask(owner, Ask::EpochEnds(asks)));
-    for answer in join_all(asks).await {
+    for answer in join_boxed(asks).await {
         if let Answer::EpochEnds(parts) = answer {
             for part in parts {
                 let place = part.place;

@@ -16,7 +16,7 @@ use rt::CoreId;
 
 use super::{Reply, Request, Unanswerable, topics};
 use crate::metrics::Stage;
-use crate::shard::join::join_all;
+use crate::shard::join::join_boxed;
 use crate::shard::mail::{Answer, Ask, ProduceAsk, ProducePart, Produced, Wait};
 
 const ACKS_NONE: i16 = 0;
@@ -29,7 +29,13 @@ const ATTRIBUTES_LOW_BYTE: usize = 22;
 pub async fn handle(request: &Request<'_>) -> Result<Reply, Unanswerable> {
     let body: ProduceRequest = request.decode()?;
     let counts = last_of_each(&body);
-    let produced = produce(request, &body, &counts).await;
+    let (mut outcomes, asked) = ask_owners(request, &body, &counts);
+    let answers = asked.await;
+    place(answers, &mut outcomes);
+    let unanswered = |(place, outcome): (usize, Option<Produced>)| {
+        outcome.unwrap_or_else(|| Produced::failed(place, ErrorCode::KafkaStorageError, None))
+    };
+    let produced: Vec<Produced> = outcomes.into_iter().enumerate().map(unanswered).collect();
     if body.acks == ACKS_NONE {
         let failed = produced.iter().any(|one| one.error != ErrorCode::None);
         return Ok(if failed { Reply::Close } else { Reply::Nothing });
@@ -53,8 +59,13 @@ fn last_of_each(body: &ProduceRequest<'_>) -> Vec<bool> {
     counts
 }
 
-/// The outcome for every entry that counts, in the order of the request.
-async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[bool]) -> Vec<Produced> {
+/// The outcome for every entry that counts, in the order of the request, where there is one already; and the others' owners,
+/// asked.
+fn ask_owners<'a>(
+    request: &Request<'a>,
+    body: &ProduceRequest<'_>,
+    counts: &[bool],
+) -> (Vec<Option<Produced>>, impl Future<Output = Vec<Answer>> + use<'a>) {
     let shard = request.shard;
     let mut outcomes: Vec<Option<Produced>> = Vec::new();
     let mut by_owner: BTreeMap<CoreId, Vec<ProducePart>> = BTreeMap::new();
@@ -91,20 +102,20 @@ async fn produce(request: &Request<'_>, body: &ProduceRequest<'_>, counts: &[boo
         _ => Wait::AtMost(Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0))),
     };
     request.parsed(Stage::ProduceParse);
-    let asks =
-        by_owner.into_iter().map(|(owner, parts)| shard.ask(owner, Ask::Produce(ProduceAsk { wait, parts })));
-    for answer in join_all(asks).await {
-        if let Answer::Produce(parts) = answer {
-            for part in parts {
-                let place = part.place;
-                outcomes[place] = Some(part);
-            }
-        }
+    let asks = by_owner
+        .into_iter()
+        .map(move |(owner, parts)| shard.ask(owner, Ask::Produce(ProduceAsk { wait, parts })));
+    (outcomes, join_boxed(asks))
+}
+
+fn place(answers: Vec<Answer>, outcomes: &mut [Option<Produced>]) {
+    for answer in answers {
+        let Answer::Produce(parts) = answer else { continue };
+        parts.into_iter().for_each(|part| {
+            let place = part.place;
+            outcomes[place] = Some(part);
+        });
     }
-    let unanswered = |(place, outcome): (usize, Option<Produced>)| {
-        outcome.unwrap_or_else(|| Produced::failed(place, ErrorCode::KafkaStorageError, None))
-    };
-    outcomes.into_iter().enumerate().map(unanswered).collect()
 }
 
 fn topic_id(request: &Request<'_>, topic: &TopicProduceData<'_>) -> Result<engine::ids::TopicId, ErrorCode> {

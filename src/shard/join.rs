@@ -5,9 +5,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 /// Runs the futures side by side and gives their outputs in order. The first polls happen in order.
-pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut parts: Vec<Part<F>> = futures.into_iter().map(|future| Part::Running(Box::pin(future))).collect();
-    std::future::poll_fn(|cx| {
+pub fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> impl Future<Output = Vec<F::Output>> {
+    join_boxed(futures.into_iter().map(Box::pin))
+}
+
+/// The same for futures that have boxes of their own.
+pub fn join_boxed<F: Future + ?Sized>(
+    futures: impl IntoIterator<Item = Pin<Box<F>>>,
+) -> impl Future<Output = Vec<F::Output>> {
+    let mut parts: Vec<Part<F>> = futures.into_iter().map(Part::Running).collect();
+    std::future::poll_fn(move |cx| {
         let mut running = false;
         for part in &mut parts {
             if let Part::Running(future) = part {
@@ -17,17 +24,18 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
                 }
             }
         }
-        if running { Poll::Pending } else { Poll::Ready(()) }
+        if running {
+            return Poll::Pending;
+        }
+        let outputs = std::mem::take(&mut parts).into_iter().map(|part| match part {
+            Part::Done(output) => output,
+            Part::Running(_) => unreachable!("all parts are done"),
+        });
+        Poll::Ready(outputs.collect())
     })
-    .await;
-    let outputs = parts.into_iter().map(|part| match part {
-        Part::Done(output) => output,
-        Part::Running(_) => unreachable!("all parts are done"),
-    });
-    outputs.collect()
 }
 
-enum Part<F: Future> {
+enum Part<F: Future + ?Sized> {
     Running(Pin<Box<F>>),
     Done(F::Output),
 }

@@ -46,7 +46,7 @@ pub enum Ask {
     Offsets(Vec<OffsetAsk>),
     EpochEnds(Vec<EpochEndAsk>),
     DeleteRecords(Vec<DeleteAsk>),
-    Group(GroupAsk),
+    Group(Box<GroupAsk>),
     /// To core 0 only.
     Control(ControllerRequest),
     /// From core 0: what a committed command changed. Answered when this core has taken it up and opened what it now

@@ -11,7 +11,6 @@ use rt::sync::Event;
 use crate::controller::ControllerAnswer;
 use crate::groups;
 use crate::metrics::{CoreMetrics, Stage};
-use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::{before, join_all};
 use crate::shard::mail::{
@@ -19,37 +18,42 @@ use crate::shard::mail::{
     OffsetFound, ProduceAsk, ProducePart, Produced, Wait, WantedOffset, WatchAsk,
 };
 use crate::shard::space;
+use crate::shard::{Asking, Shard};
 
-/// What is rare or large has a box of its own, for every question that waits is as large as the largest that is not boxed.
-pub(super) async fn answer(shard: &Rc<Shard>, ask: Ask) -> Answer {
+/// Each question has a box of its own, so that one which waits is as large as it must be and no larger.
+pub(super) fn answer(shard: Rc<Shard>, ask: Ask) -> Asking<'static> {
     match ask {
-        Ask::Produce(ask) => Answer::Produce(produce(shard, ask).await),
-        Ask::Fetch(ask) => Answer::Fetch(Box::pin(fetch(shard, ask)).await),
-        Ask::Watch(ask) => {
-            Box::pin(watch(shard, ask)).await;
+        Ask::Produce(ask) => Box::pin(async move { Answer::Produce(produce(&shard, ask).await) }),
+        Ask::Fetch(ask) => Box::pin(async move { Answer::Fetch(fetch(&shard, ask).await) }),
+        Ask::Watch(ask) => Box::pin(async move {
+            watch(&shard, ask).await;
             Answer::Ready
-        }
-        Ask::Offsets(asks) => Answer::Offsets(join_all(asks.into_iter().map(|ask| offset(shard, ask))).await),
-        Ask::EpochEnds(asks) => {
-            Answer::EpochEnds(join_all(asks.into_iter().map(|ask| epoch_end(shard, ask))).await)
-        }
-        Ask::DeleteRecords(asks) => {
-            Answer::DeletedRecords(join_all(asks.into_iter().map(|ask| delete_records(shard, ask))).await)
-        }
-        Ask::Group(ask) => Answer::Group(groups::answer(shard, ask).await),
-        Ask::Control(request) => Answer::Control(match shard.controller() {
-            Some(controller) => Box::pin(controller.handle(request)).await,
-            None => ControllerAnswer::Unavailable,
+        }),
+        Ask::Offsets(asks) => Box::pin(async move {
+            Answer::Offsets(join_all(asks.into_iter().map(|ask| offset(&shard, ask))).await)
+        }),
+        Ask::EpochEnds(asks) => Box::pin(async move {
+            Answer::EpochEnds(join_all(asks.into_iter().map(|ask| epoch_end(&shard, ask))).await)
+        }),
+        Ask::DeleteRecords(asks) => Box::pin(async move {
+            Answer::DeletedRecords(join_all(asks.into_iter().map(|ask| delete_records(&shard, ask))).await)
+        }),
+        Ask::Group(ask) => Box::pin(async move { Answer::Group(groups::answer(&shard, ask).await) }),
+        Ask::Control(request) => Box::pin(async move {
+            Answer::Control(match shard.controller() {
+                Some(controller) => controller.handle(request).await,
+                None => ControllerAnswer::Unavailable,
+            })
         }),
         // The change itself was applied when the mail was read; what is left is to wait for the logs it opened.
-        Ask::Apply(changes) => {
-            Box::pin(shard.brought_open(&changes)).await;
+        Ask::Apply(changes) => Box::pin(async move {
+            shard.brought_open(&changes).await;
             Answer::Applied
-        }
-        Ask::Stop => Answer::Stopped { clean: Box::pin(shard.stop()).await },
-        Ask::Metrics => Answer::Metrics(Box::new(CoreMetrics::of(shard))),
+        }),
+        Ask::Stop => Box::pin(async move { Answer::Stopped { clean: shard.stop().await } }),
+        Ask::Metrics => Box::pin(async move { Answer::Metrics(Box::new(CoreMetrics::of(&shard))) }),
         // A shard has begun already.
-        Ask::Begin(_) => Answer::Failed,
+        Ask::Begin(_) => Box::pin(std::future::ready(Answer::Failed)),
     }
 }
 

@@ -338,10 +338,26 @@ fn a_part_that_waits_does_not_let_a_later_request_pass_the_parts_behind_it() {
 /// What a question costs where it is asked, and where another core works on it.
 #[test]
 fn a_question_is_held_in_little() {
-    const ASKED_BYTES_MAX: usize = 768;
-    const WORK_BYTES_MAX: usize = 896;
-    let asked = join::future_bytes(|(shard, ask): (&'static Rc<Shard>, Ask)| shard.ask(CONTROLLER_CORE, ask));
-    assert!(asked <= ASKED_BYTES_MAX, "{asked}");
+    const WORK_BYTES_MAX: usize = 192;
+    const BY_MAIL_BYTES_MAX: usize = 224;
+    const PRODUCE_BYTES_MAX: usize = 288;
+    const GROUP_BYTES_MAX: usize = 192;
     let work = join::future_bytes(|(shard, ask, sent)| work(shard, CONTROLLER_CORE, 0, ask, sent));
     assert!(work <= WORK_BYTES_MAX, "{work}");
+    live(&SimDisk::new(), |core, _| async move {
+        let shard = start(&core, Faults::default()).await;
+        let own = shard.core.id();
+        let group = || {
+            let client = crate::handlers::tests::CLIENT;
+            Ask::Group(Box::new(groups::GroupAsk { frame: Slice::empty(), client, parts: Vec::new() }))
+        };
+        let produce = Ask::Produce(ProduceAsk { wait: Wait::Not, parts: Vec::new() });
+        let check = |to: CoreId, ask: Ask, bytes_max: usize| {
+            let bytes = size_of_val(&*shard.ask(to, ask));
+            assert!(bytes <= bytes_max, "{bytes}");
+        };
+        check(CoreId(own.0 + 1), group(), BY_MAIL_BYTES_MAX);
+        check(own, group(), GROUP_BYTES_MAX);
+        check(own, produce, PRODUCE_BYTES_MAX);
+    });
 }

@@ -200,7 +200,7 @@ impl Driver {
             assert!(call.0 <= self.asked, "an answer to nobody");
             self.answered += 1;
             sendable(&answer);
-            if let Answer::Join(answer) = &answer
+            if let Answer::Join(answer) = &*answer
                 && answer.error_code == 0
             {
                 self.joined = Some((answer.member_id.to_string(), answer.generation_id));

@@ -29,7 +29,7 @@ pub(super) enum Undo {
 pub(super) enum Held {
     Answer {
         call: CallId,
-        answer: Answer,
+        answer: Box<Answer>,
         /// When it is answered with an error instead.
         due_ms: u64,
     },
@@ -146,7 +146,7 @@ impl Shard {
             match held {
                 Held::Answer { call, mut answer, .. } => {
                     answer.fail(if of == seq { why } else { why_not_later(why) });
-                    self.core.answer(call, answer);
+                    self.core.answers.push((call, answer));
                 }
                 Held::After(after) => afters.push(after),
             }
@@ -164,7 +164,7 @@ impl Shard {
             match held {
                 Held::Answer { call, mut answer, due_ms } if due_ms <= self.core.now.ms => {
                     // Consumers before 3.9 do not ask for offsets again after the other code.
-                    let is_fetch = matches!(answer, Answer::FetchOffsets(_));
+                    let is_fetch = matches!(*answer, Answer::FetchOffsets(_));
                     let why = translate(ErrorCode::RequestTimedOut);
                     answer.fail(if is_fetch { ErrorCode::NotCoordinator } else { why });
                     out.answers.push((call, answer));

@@ -92,7 +92,7 @@ impl World {
     fn take_up(&mut self, out: Effects) {
         for (call, answer) in out.answers {
             assert!(self.waiting.remove(&call.0), "call {} was answered before", call.0);
-            self.answers.insert(call.0, answer);
+            self.answers.insert(call.0, *answer);
         }
         self.open.extend(out.appends);
         self.resolves.extend(out.resolves);
