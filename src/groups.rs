@@ -20,7 +20,7 @@ use coord::metadata::{Change, ConfigResource, Image, group_config};
 use engine::ids::PartitionId;
 use engine::log::Log;
 use net::error_code::ErrorCode;
-use rt::{CoreId, Slice};
+use rt::{Class, CoreId, Slice};
 
 use crate::controller::{ControllerAnswer, ControllerRequest};
 use crate::handlers::Unanswerable;
@@ -32,6 +32,7 @@ mod load;
 pub mod request;
 mod tally;
 mod topics;
+mod unload;
 mod write;
 
 use host::{Caller, Host, Waiting};
@@ -86,15 +87,18 @@ pub fn opened(shard: &Rc<Shard>, hosted: &Hosted, log: &Log) {
 /// Ends the host of a partition that is not served any more. It may have none.
 pub fn closed(shard: &Shard, partition: PartitionId) {
     let host = shard.groups.hosts.borrow_mut().remove(&partition);
-    if let Some(host) = host {
-        host.end();
+    if let Some(host) = host.filter(Host::end) {
+        shard.core.spawn(Class::Background, unload::unload(host)).detach();
     }
 }
 
 /// Ends all hosts: the broker stops. Who waits is sent away, before the logs are closed under it.
-pub fn close_all(shard: &Shard) {
+pub async fn close_all(shard: &Shard) {
     let hosts = std::mem::take(&mut *shard.groups.hosts.borrow_mut());
-    hosts.values().for_each(Host::end);
+    let ended: Vec<Rc<Host>> = hosts.into_values().filter(Host::end).collect();
+    for host in ended {
+        unload::unload(host).await;
+    }
 }
 
 /// Tells the hosts of changed metadata.

@@ -309,7 +309,7 @@ impl Shard {
 
     /// Closes what this core owns. False if something could not be closed cleanly.
     pub async fn stop(&self) -> bool {
-        groups::close_all(self);
+        groups::close_all(self).await;
         match self.store.close().await {
             Ok(()) => true,
             Err(error) => {

@@ -11,7 +11,7 @@
 //!   longer be undone. (Kafka's reads show the last durable state at once instead; a commit is not seen earlier there.)
 //! - The state that the durable records make when they are loaded is the state without the undurable ones, but for what
 //!   Kafka does not persist either: a rebalance in flight, pending ids, sessions.
-//! - A step's work is bounded: long ones (loading, its end, sweeps for expired offsets and deleted topics) are cut into
+//! - A step's work is bounded: long ones (loading, its end, sweeps for expired offsets and deleted topics, unloading) are cut into
 //!   steps that are due at once.
 //!
 //! How to drive it: [`Shard::new`], a [`Input::Load`] for each record of the partition up to its end, [`Input::Loaded`],
@@ -37,6 +37,7 @@ pub mod regex;
 pub mod settings;
 mod sweep;
 mod timers;
+mod unload;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +57,7 @@ pub use settings::{GroupConfig, MigrationPolicy, Settings};
 use classic::ClassicGroup;
 use consumer::ConsumerGroup;
 use offsets::OffsetStore;
-use pending::{After, Held, Pending, Undo};
+use pending::{After, Pending, Undo};
 use records::Record;
 use settings::{GROUPS_PER_STEP_MAX, MEMBERS_PER_STEP_MAX, TIMERS_PER_STEP_MAX};
 use sweep::Sweeps;
@@ -114,7 +115,8 @@ pub enum Input<'a> {
         group: &'a str,
         patterns: &'a [(String, Vec<String>)],
     },
-    /// Another broker leads the partition: every waiting call is sent there.
+    /// Another broker leads the partition: every waiting call is sent there, and what is held is dropped, by this step and
+    /// the ticks that are due at once.
     Unload,
 }
 
@@ -155,6 +157,7 @@ enum Phase {
         done: Option<Text>,
     },
     Active,
+    Unloading,
     Unloaded,
 }
 
@@ -273,7 +276,7 @@ impl Shard {
     /// When the next `Tick` is due; in the past where there is more to do at once.
     pub fn deadline(&self) -> Option<u64> {
         match self.phase {
-            Phase::Settling { .. } => Some(0),
+            Phase::Settling { .. } | Phase::Unloading => Some(0),
             Phase::Active if self.sweeps.are_busy() => Some(0),
             Phase::Active => self.core.timers.first().into_iter().chain(self.pending.first_due()).min(),
             Phase::Loading | Phase::Unloaded => None,
@@ -291,6 +294,8 @@ impl Shard {
     pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) -> Result<(), Damaged> {
         self.core.now = now;
         match input {
+            Input::Tick if self.phase == Phase::Unloading => self.unload(),
+            _ if self.is_ending() => {}
             Input::Tick => self.tick(out),
             Input::Durable { seq } => self.durable(seq, out),
             Input::Failed { seq, why } => self.failed(seq, translate(why)),
@@ -309,10 +314,14 @@ impl Shard {
                 }
             }
             Input::Resolved { group, patterns } => self.resolved(group, patterns),
-            Input::Unload => self.unload(),
+            Input::Unload => self.begin_unload(),
         }
         self.flush(out);
         Ok(())
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Unloading | Phase::Unloaded)
     }
 
     /// How many groups there are.
@@ -344,7 +353,7 @@ impl Shard {
                 | Request::ConsumerHeartbeat(_)
                 | Request::ConsumerDescribe { .. } => ErrorCode::CoordinatorLoadInProgress,
             }),
-            Phase::Unloaded => Some(ErrorCode::NotCoordinator),
+            Phase::Unloading | Phase::Unloaded => Some(ErrorCode::NotCoordinator),
         };
         match refusal {
             Some(why) => self.core.answer(call.id, request.refused(why)),
@@ -383,7 +392,7 @@ impl Shard {
                 }
                 self.sweep();
             }
-            Phase::Loading | Phase::Unloaded => {}
+            Phase::Loading | Phase::Unloading | Phase::Unloaded => {}
         }
     }
 
@@ -490,31 +499,6 @@ impl Shard {
         if let Some(Group::Consumer(group)) = self.groups.get_mut(record.group()) {
             group.apply(record);
         }
-    }
-
-    fn unload(&mut self) {
-        for group in self.groups.values_mut() {
-            match group {
-                Group::Classic(group) => group.dismiss(&mut self.core, ErrorCode::NotCoordinator),
-                // Its members are answered at once.
-                Group::Consumer(_) => {}
-            }
-        }
-        for held in self.pending.take_all() {
-            if let Held::Answer { call, mut answer, .. } = held {
-                answer.fail(ErrorCode::NotCoordinator);
-                self.core.answers.push((call, answer));
-            }
-        }
-        self.groups.clear();
-        self.offsets = OffsetStore::default();
-        self.core.timers.clear();
-        self.core.records.clear();
-        self.core.undo.clear();
-        self.core.after.clear();
-        self.core.resolves.clear();
-        self.sweeps = Sweeps::default();
-        self.phase = Phase::Unloaded;
     }
 }
 

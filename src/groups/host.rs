@@ -19,7 +19,7 @@ use net::error_code::ErrorCode;
 use rt::sync::{Event, oneshot};
 use rt::{Class, Core, Instant, Slice};
 
-use super::{Counts, Tally, load, write};
+use super::{Counts, Tally, load, unload, write};
 use crate::shard::Shard;
 use crate::shard::hosted::Hosted;
 use crate::shard::join::before;
@@ -86,7 +86,9 @@ impl Host {
         let work = async move {
             if let Err(why) = load::load(&host).await {
                 rt::say!("corelog: the groups of {} are not served: {why}", host.name);
-                host.end();
+                if host.end() {
+                    unload::unload(host).await;
+                }
                 return;
             }
             host.core.spawn(Class::Produce, write::append(shard, host.clone())).detach();
@@ -96,19 +98,38 @@ impl Host {
         self.core.spawn(Class::Control, work).detach();
     }
 
-    /// Everybody who waits is sent elsewhere, and nothing is begun any more.
-    pub fn end(self: &Rc<Self>) {
-        if self.over.get() {
-            return;
+    /// Nothing is begun any more. Whoever ends it, which is told by `true`, has it unloaded (`unload::unload`).
+    pub fn end(self: &Rc<Self>) -> bool {
+        if self.over.replace(true) {
+            return false;
         }
-        self.step(Input::Unload);
-        self.over.set(true);
         self.to_append.borrow_mut().clear();
         self.to_commit.borrow_mut().clear();
-        self.calls.borrow_mut().clear();
         self.appends.notify_all();
         self.commits.notify_all();
         self.rearm.notify_all();
+        let unloading =
+            self.coordinator.borrow_mut().step(self.now(), Input::Unload, &mut Effects::default());
+        unloading.expect("only loading finds damage");
+        true
+    }
+
+    /// A step of unloading: some of those who wait are sent elsewhere, or some of what is held is dropped. Whether there
+    /// is more.
+    pub(super) fn unload(self: &Rc<Self>) -> bool {
+        let mut effects = Effects::default();
+        let more = {
+            let _guard = PanicEnds(self);
+            let mut coordinator = self.coordinator.borrow_mut();
+            let unloading = coordinator.step(self.now(), Input::Tick, &mut effects);
+            unloading.expect("only loading finds damage");
+            coordinator.deadline().is_some()
+        };
+        self.answer(effects.answers);
+        if !more {
+            self.calls.borrow_mut().clear();
+        }
+        more
     }
 
     pub fn is_over(&self) -> bool {
@@ -170,13 +191,7 @@ impl Host {
     fn carry_out(self: &Rc<Self>, effects: Effects) {
         self.tally.take_up(self.core.now(), &effects.counted, &effects.removed);
         let oversized = self.queue(&effects.appends);
-        for (id, answer) in effects.answers {
-            let sender = self.calls.borrow_mut().remove(&id);
-            if let Some(sender) = sender {
-                // The caller may go away at this very moment.
-                drop(sender.send(answer));
-            }
-        }
+        self.answer(effects.answers);
         for resolve in effects.resolves {
             self.resolve(resolve);
         }
@@ -187,6 +202,16 @@ impl Host {
         if let Some(seq) = oversized {
             // Nothing has been decided since: what others wait for is not touched.
             self.step(Input::Failed { seq, why: ErrorCode::MessageTooLarge });
+        }
+    }
+
+    fn answer(&self, answers: Vec<(CallId, Box<Answer>)>) {
+        for (id, answer) in answers {
+            let sender = self.calls.borrow_mut().remove(&id);
+            if let Some(sender) = sender {
+                // The caller may go away at this very moment.
+                drop(sender.send(answer));
+            }
         }
     }
 

@@ -105,7 +105,7 @@ impl Turn {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::future::{Future, poll_fn};
     use std::pin::pin;
 
@@ -120,7 +120,11 @@ mod tests {
     use crate::shard::tests::live;
 
     /// A broker where offsets were committed for many groups; the partition that is looked at.
-    async fn committed(core: &Core, groups: usize, metadata: &str) -> (Rc<Shard>, PartitionId) {
+    pub(in crate::groups) async fn committed(
+        core: &Core,
+        groups: usize,
+        metadata: &str,
+    ) -> (Rc<Shard>, PartitionId) {
         let shard = begin(core, &["groups.offset.metadata.max.bytes=100000"]).await;
         for number in 0..groups {
             let codes = commit_for(&shard, &format!("{GROUP}-{number}"), ("", -1), 1, metadata).await;
@@ -131,14 +135,17 @@ mod tests {
     }
 
     /// A further host of the partition, which has loaded nothing yet.
-    fn another(shard: &Shard, partition: PartitionId) -> Rc<Host> {
+    pub(in crate::groups) fn another(shard: &Shard, partition: PartitionId) -> Rc<Host> {
         let hosted = shard.hosted(partition).expect("it is hosted");
         let log = shard.groups.hosts.borrow()[&partition].log.clone();
         Host::new(shard, &hosted, &log)
     }
 
     /// Loads, and looks at the host after every poll.
-    async fn load_and(host: &Rc<Host>, mut after_poll: impl FnMut()) -> Result<(), String> {
+    pub(in crate::groups) async fn load_and(
+        host: &Rc<Host>,
+        mut after_poll: impl FnMut(),
+    ) -> Result<(), String> {
         let mut loading = pin!(load(host));
         poll_fn(|context| {
             let polled = loading.as_mut().poll(context);

@@ -32,6 +32,7 @@ use super::call::Answer;
 use super::settings::NEW_MEMBER_JOIN_TIMEOUT_MS;
 use super::sweep::Expiry;
 use super::timers::{Deadline, Entry, Key};
+use super::unload::shed;
 use super::{Bytes, Core, Reason, Text};
 use crate::error_code::ErrorCode;
 
@@ -229,6 +230,21 @@ impl ClassicGroup {
         for id in &ids {
             self.refuse_parked(core, id, why);
         }
+    }
+
+    /// Sends members away and drops them, so many at most; whether nothing is left.
+    pub fn shed(&mut self, core: &mut Core, left: &mut usize) -> bool {
+        while *left > 0
+            && let Some(id) = self.members.keys().next().cloned()
+        {
+            self.refuse_parked(core, &id, ErrorCode::NotCoordinator);
+            self.members.remove(&id);
+            *left -= 1;
+        }
+        shed(&mut self.instances, left);
+        shed(&mut self.pending, left);
+        shed(&mut self.protocols, left);
+        *left > 0
     }
 
     /// Finds out whether the member may speak for itself: its instance first, as clients expect.

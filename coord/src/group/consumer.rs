@@ -35,6 +35,7 @@ use super::per_topic::{Owned, Partitions};
 use super::records::{CurrentValue, MemberState, MemberValue, Record, RegexValue};
 use super::sweep::Expiry;
 use super::timers::{Deadline, Entry, Key};
+use super::unload::shed;
 use super::{Core, Text};
 
 pub(super) use target::metadata_hash;
@@ -330,6 +331,18 @@ impl ConsumerGroup {
     /// Drops all timers: another group, or none, takes its place.
     pub fn stop(&mut self, core: &mut Core) {
         self.members.values_mut().for_each(|member| member.stop(core));
+    }
+
+    /// Drops what it holds, so much at most; whether nothing is left. Its members are answered at once, so none waits.
+    pub fn shed(&mut self, left: &mut usize) -> bool {
+        shed(&mut self.members, left);
+        shed(&mut self.targets, left);
+        shed(&mut self.instances, left);
+        shed(&mut self.regexes, left);
+        shed(&mut self.names, left);
+        shed(&mut self.expressions, left);
+        shed(&mut self.owners, left);
+        *left > 0
     }
 
     /// Back in its place after another group had it. Its timers were dropped then, and what its expressions stand for was

@@ -214,6 +214,9 @@ impl Driver {
 
     fn finish(mut self) {
         self.step(Input::Unload);
+        while self.shard.deadline().is_some() {
+            self.step(Input::Tick);
+        }
         assert_eq!(self.asked, self.answered);
         let mut shard = Shard::new(Settings::default(), Rc::new(RefCell::new(image())));
         for (key, value) in &self.records {

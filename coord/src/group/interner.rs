@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::unload::shed;
+
 #[derive(Debug)]
 pub struct Interner<T> {
     numbers: BTreeMap<T, u32>,
@@ -60,6 +62,15 @@ impl<T: Ord + Clone> Interner<T> {
     pub fn value(&self, number: u32) -> &T {
         let slot = self.values.get(number as usize).and_then(Option::as_ref);
         &slot.expect("who holds a number keeps it in use").0
+    }
+
+    /// Drops values in use, so many at most. Nobody may hold a number any more.
+    pub fn shed(&mut self, left: &mut usize) {
+        shed(&mut self.numbers, left);
+        while *left > 0 && self.values.pop().is_some() {
+            *left -= 1;
+        }
+        self.free.clear();
     }
 
     fn slot(&mut self, number: u32) -> Option<&mut (T, u32)> {

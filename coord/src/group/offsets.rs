@@ -74,6 +74,24 @@ impl OffsetStore {
         self.count
     }
 
+    /// Drops offsets, so many at most but for the rest of a piece.
+    pub fn shed(&mut self, left: &mut usize) {
+        while *left > 0
+            && let Some(mut first) = self.groups.first_entry()
+        {
+            let dropped = first.get_mut().shed(*left);
+            self.count -= dropped;
+            *left = left.saturating_sub(dropped);
+            if first.get().is_empty() {
+                first.remove();
+            }
+        }
+        if self.groups.is_empty() {
+            self.topics.shed(left);
+            self.ids.shed(left);
+        }
+    }
+
     pub fn has(&self, group: &str) -> bool {
         self.groups.contains_key(group)
     }

@@ -47,11 +47,26 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Everything that is held, for good.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Held> + use<> {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.held.len() + self.undo.len()
+    }
+
+    /// Nothing waits for an append any more.
+    pub fn forget_appends(&mut self) {
         self.open.clear();
-        self.undo.clear();
-        std::mem::take(&mut self.held).into_iter().map(|(_, held)| held)
+    }
+
+    /// The first of what is held, for good.
+    pub fn take_held(&mut self) -> Option<Held> {
+        self.held.pop_front().map(|(_, held)| held)
+    }
+
+    /// Drops how changes would be taken back, so many at most.
+    pub fn shed(&mut self, left: &mut usize) {
+        while *left > 0 && self.undo.pop_front().is_some() {
+            *left -= 1;
+        }
     }
 
     /// When the first answer has waited for too long.

@@ -38,6 +38,9 @@ pub const GROUPS_PER_STEP_MAX: usize = 64;
 /// Such a step ends, too, when the groups it looked at have so many members together.
 pub const MEMBERS_PER_STEP_MAX: usize = 1000;
 
+/// The most entries (offsets, members, timers, answers) that one step of unloading drops.
+pub const UNLOADED_PER_STEP_MAX: usize = 256;
+
 /// The most offsets that one step of a sweep looks at, and the most tombstones it writes.
 pub const OFFSETS_PER_STEP_MAX: usize = 1000;
 

@@ -53,6 +53,14 @@ impl Sweeps {
         self.deleted.push_back((topic.name.as_str().into(), topic.id));
     }
 
+    /// Forgets what was to be walked over, so much at most.
+    pub fn shed(&mut self, left: &mut usize) {
+        self.expiry = None;
+        while *left > 0 && self.deleted.pop_front().is_some() {
+            *left -= 1;
+        }
+    }
+
     pub fn are_busy(&self) -> bool {
         self.expiry.is_some() || !self.deleted.is_empty()
     }

@@ -84,6 +84,25 @@ impl World {
         self.take_up(out);
     }
 
+    /// To its end; the most that one step dropped.
+    pub fn unload(&mut self) -> usize {
+        let (mut most, mut before) = (0, self.entries());
+        self.step(Input::Unload);
+        while self.shard.deadline() == Some(0) {
+            self.step(Input::Tick);
+            most = most.max(before - self.entries());
+            before = self.entries();
+        }
+        most
+    }
+
+    /// What the shard holds, however small each.
+    pub fn entries(&self) -> usize {
+        let Shard { core, groups, offsets, pending, .. } = &self.shard;
+        let members: usize = groups.values().map(Group::member_count).sum();
+        groups.len() + members + offsets.len() + core.timers.len() + core.configs.len() + pending.len()
+    }
+
     pub fn follow(&mut self, image: Image) {
         *self.shard.core.image.borrow_mut() = image;
         self.step(Input::Metadata);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Text;
+use super::unload::shed;
 
 /// What a timer is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,8 +67,9 @@ impl Timers {
         self.queue.len()
     }
 
-    pub fn clear(&mut self) {
-        self.queue.clear();
+    /// Drops timers, so many at most.
+    pub fn shed(&mut self, left: &mut usize) {
+        shed(&mut self.queue, left);
     }
 }
 

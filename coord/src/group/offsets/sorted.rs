@@ -76,6 +76,17 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         Some(value)
     }
 
+    /// Drops entries from the end, in whole pieces; how many.
+    pub fn shed(&mut self, count: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < count
+            && let Some(piece) = self.pieces.pop()
+        {
+            dropped += piece.len();
+        }
+        dropped
+    }
+
     /// The entries from there on, in order.
     pub fn from(&self, from: Bound<K>) -> impl Iterator<Item = (&K, &V)> {
         let is_before = move |key: &K| match &from {

@@ -425,7 +425,7 @@ fn an_unloaded_shard_sends_every_waiting_call_away() {
     let rejoin = w.join(9, &Join::member(&members[0]));
     let commit = Commit { generation, member: &members[1], ..Commit::default() };
     let commit = w.call(9, Request::Commit(commit.request()));
-    w.step(Input::Unload);
+    w.unload();
     assert_eq!(code(w.joined(rejoin).error_code), E::NotCoordinator);
     assert_eq!(error(&w.take(commit)), E::NotCoordinator);
     assert!(w.waiting.is_empty());

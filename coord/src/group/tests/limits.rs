@@ -20,6 +20,66 @@ fn offsets_load_record_by_record() {
 }
 
 #[test]
+fn what_a_shard_holds_is_dropped_in_pieces() {
+    let check = |case: fn(&mut World)| {
+        let mut w = world_of(&[("t", 1, 8)]);
+        case(&mut w);
+        let held = w.entries();
+        assert!(held > 4 * settings::UNLOADED_PER_STEP_MAX, "{held}");
+        let most = w.unload();
+        // The last offsets of a step are a whole piece of their list, and their group may go with them.
+        assert!(
+            (settings::UNLOADED_PER_STEP_MAX / 2..settings::UNLOADED_PER_STEP_MAX + 66).contains(&most),
+            "{most}"
+        );
+        assert_eq!((w.entries(), w.shard.deadline()), (0, None));
+        assert!(w.waiting.is_empty(), "who waited was sent away");
+        assert!(w.answers.values().all(|answer| error(answer) == E::NotCoordinator));
+        assert_eq!(error(&w.ask(0, Request::List { states: vec![], types: vec![] })), E::NotCoordinator);
+        // Nothing brings anything back.
+        w.step(Input::Failed { seq: 1, why: E::UnknownServerError });
+        assert_eq!(w.entries(), 0);
+    };
+    let offsets_of_one_group = |w: &mut World| {
+        for partition in 0..2_000 {
+            w.commit(&Commit { partition, metadata: "m", ..Commit::default() });
+        }
+        w.answers.clear();
+    };
+    check(offsets_of_one_group);
+    check(|w| {
+        for group in 0..1_500 {
+            w.commit(&Commit {
+                group: &format!("g{group}"),
+                topic: &format!("t{group}"),
+                ..Commit::default()
+            });
+        }
+    });
+    check(|w| {
+        for _ in 0..1_500 {
+            w.join(3, &Join::default());
+        }
+    });
+    check(|w| {
+        for member in 0..1_500 {
+            let config = GroupConfig { consumer_session_timeout_ms: Some(50_000), ..GroupConfig::default() };
+            w.step(Input::Config { group: &format!("g{member}"), config });
+        }
+        w.shard.core.settings.consumer_assignment_interval_ms = 1_000_000;
+        for member in 0..1_500 {
+            w.beat(&Beat::join(&format!("m{member}")));
+        }
+    });
+    check(|w| {
+        w.hold = true;
+        for partition in 0..1_500 {
+            w.call(9, Request::Commit(Commit { partition, ..Commit::default() }.request()));
+        }
+    });
+}
+
+#[test]
 fn the_end_of_loading_and_due_timers_are_cut_into_steps() {
     let mut w = World::new(quick());
     for group in 0..1_000 {
