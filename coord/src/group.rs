@@ -35,6 +35,7 @@ pub mod per_topic;
 pub mod records;
 pub mod regex;
 pub mod settings;
+mod shared;
 mod sweep;
 mod timers;
 mod unload;
@@ -60,6 +61,7 @@ use offsets::OffsetStore;
 use pending::{After, Pending, Undo};
 use records::Record;
 use settings::{GROUPS_PER_STEP_MAX, MEMBERS_PER_STEP_MAX, TIMERS_PER_STEP_MAX};
+use shared::Shared;
 use sweep::Sweeps;
 use timers::{Entry, Key, Timers};
 
@@ -191,6 +193,7 @@ struct Core {
     image_version: u64,
     now: Now,
     timers: Timers,
+    shared: Shared,
     records: Vec<Record>,
     /// Where the records may be cut into several appends.
     cuts: Vec<usize>,
@@ -256,6 +259,7 @@ impl Shard {
                 image_version: 1,
                 now: Now::default(),
                 timers: Timers::default(),
+                shared: Shared::default(),
                 records: Vec::new(),
                 cuts: Vec::new(),
                 undo: Vec::new(),
@@ -441,6 +445,7 @@ impl Shard {
             }
             Key::Expiry => {
                 self.sweeps.expire();
+                self.core.shared.forget_unused();
                 let interval = self.core.settings.offsets_retention_check_interval_ms;
                 self.core.timers.push(self.core.now.ms.saturating_add(interval), Key::Expiry);
             }
@@ -461,7 +466,7 @@ impl Shard {
             }
             Record::Classic { group, value: Some(value) } => {
                 let value = records::read_classic_value(&value)?;
-                let loaded = ClassicGroup::read(group.clone(), &value);
+                let loaded = ClassicGroup::read(group.clone(), &value, &mut self.core.shared);
                 self.groups.insert(group, Group::Classic(Box::new(loaded)));
             }
             Record::Classic { group, value: None } => {
@@ -476,11 +481,15 @@ impl Shard {
                 }
             }
             Record::Epoch { .. }
-            | Record::Member { .. }
             | Record::TargetEpoch { .. }
             | Record::Target { .. }
             | Record::Current { .. }
             | Record::Regex { .. } => self.load_consumer(&record),
+            Record::Member { group, member, value } => {
+                let value =
+                    value.map(|value| Rc::new(Rc::unwrap_or_clone(value).shared(&mut self.core.shared)));
+                self.load_consumer(&Record::Member { group, member, value });
+            }
             Record::DroppedSubscriptions { .. } => {}
         }
         Ok(())

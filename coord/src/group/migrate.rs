@@ -185,7 +185,7 @@ fn converted(
 }
 
 /// Names, each once and in order.
-pub(super) fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Box<[Text]> {
+pub(super) fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Rc<[Text]> {
     let names: BTreeSet<&str> = names.collect();
     names.into_iter().map(Text::from).collect()
 }

@@ -36,6 +36,9 @@ pub(super) enum Held {
     After(After),
 }
 
+/// How many entries an empty queue keeps room for. A rebalance of thousands fills it for a moment.
+const ROOM_KEPT: usize = 256;
+
 /// Queues in the order of decisions, each entry with the append it waits for.
 #[derive(Default)]
 pub(super) struct Pending {
@@ -75,6 +78,16 @@ impl Pending {
             Held::Answer { due_ms, .. } => Some(*due_ms),
             Held::After(_) => None,
         })
+    }
+
+    /// Gives up room that was needed for a moment.
+    fn trim(&mut self) {
+        if self.held.is_empty() && self.held.capacity() > ROOM_KEPT {
+            self.held = VecDeque::new();
+        }
+        if self.undo.is_empty() && self.undo.capacity() > ROOM_KEPT {
+            self.undo = VecDeque::new();
+        }
     }
 
     fn next_done(&mut self) -> Option<Held> {
@@ -119,6 +132,9 @@ impl Shard {
         out.removed.append(&mut self.core.removed);
         assert!(undo.next().is_none(), "only an append makes something to undo");
         drop(undo);
+        if self.core.undo.capacity() > ROOM_KEPT {
+            self.core.undo = Vec::new();
+        }
         let waits_for = self.pending.open.back().copied();
         let seq = waits_for.unwrap_or(self.pending.last);
         assert!(waits_for.is_some() || self.core.after.is_empty(), "only an append has consequences");
@@ -145,6 +161,7 @@ impl Shard {
                 Held::After(after) => self.after(after, Ok(())),
             }
         }
+        self.pending.trim();
     }
 
     pub(super) fn failed(&mut self, seq: u64, why: ErrorCode) {

@@ -22,6 +22,7 @@ use net::messages::group_records as wire;
 use net::wire::{Decode, Encode, EncodeError, Error as WireError, Reader, Writer};
 
 use super::per_topic::{Owned, Partitions};
+use super::shared::Shared;
 use super::{Bytes, Text};
 
 /// One committed offset.
@@ -46,12 +47,36 @@ pub struct MemberValue {
     pub client_id: Text,
     pub client_host: Text,
     /// Sorted, each once.
-    pub topics: Box<[Text]>,
+    pub topics: Rc<[Text]>,
     pub regex: Option<Text>,
     pub rebalance_timeout_ms: i32,
     pub assignor: Option<Text>,
     /// Set for a member that speaks the classic protocol.
     pub classic: Option<ClassicValue>,
+}
+
+impl MemberValue {
+    /// The same; what other members say alike is theirs too.
+    pub fn shared(self, shared: &mut Shared) -> MemberValue {
+        let classic = self.classic.map(|classic| ClassicValue {
+            protocols: classic
+                .protocols
+                .iter()
+                .map(|(name, metadata)| (shared.text(name), shared.bytes(metadata)))
+                .collect(),
+            ..classic
+        });
+        MemberValue {
+            rack: self.rack.map(|rack| shared.text(&rack)),
+            client_id: shared.text(&self.client_id),
+            client_host: shared.text(&self.client_host),
+            topics: shared.list(&self.topics),
+            regex: self.regex.map(|regex| shared.text(&regex)),
+            assignor: self.assignor.map(|assignor| shared.text(&assignor)),
+            classic,
+            ..self
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -212,16 +237,16 @@ impl Record {
     }
 
     /// An error only for a name that is longer than a string may be.
-    pub fn encode(&self) -> Result<RecordBytes, EncodeError> {
-        let group = self.group().as_ref().into();
+    pub fn encode(self) -> Result<RecordBytes, EncodeError> {
+        let of = self.group().clone();
+        let group = of.as_ref().into();
         match self {
             Record::Offset { topic, partition, value, .. } => {
-                let key =
-                    wire::OffsetCommitKey { group, topic: topic.as_ref().into(), partition: *partition };
+                let key = wire::OffsetCommitKey { group, topic: topic.as_ref().into(), partition };
                 Ok((prefixed(OFFSET, &key, 0)?, value.as_ref().map(offset_value).transpose()?))
             }
             Record::Classic { value, .. } => {
-                Ok((prefixed(CLASSIC, &wire::GroupMetadataKey { group }, 0)?, value.clone()))
+                Ok((prefixed(CLASSIC, &wire::GroupMetadataKey { group }, 0)?, value))
             }
             Record::Epoch { value, .. } => {
                 let key = wire::ConsumerGroupMetadataKey { group_id: group };
@@ -384,7 +409,10 @@ fn prefixed(prefix: i16, content: &impl Encode, version: i16) -> Result<Vec<u8>,
     let mut w = Writer::new();
     w.i16(prefix);
     content.encode(&mut w, version)?;
-    w.into_body()
+    let mut bytes = w.into_body()?;
+    // A rebalance makes thousands at once, and most are a few dozen bytes.
+    bytes.shrink_to_fit();
+    Ok(bytes)
 }
 
 /// The bytes of a key, and of a value of version 0.
@@ -488,7 +516,7 @@ fn read_member(value: wire::ConsumerGroupMemberMetadataValue<'_>) -> MemberValue
         rack: text(value.rack_id),
         client_id: value.client_id.as_ref().into(),
         client_host: value.client_host.as_ref().into(),
-        topics: texts(&value.subscribed_topic_names),
+        topics: texts(&value.subscribed_topic_names).into(),
         regex: text(value.subscribed_topic_regex),
         rebalance_timeout_ms: value.rebalance_timeout_ms,
         assignor: text(value.server_assignor),

@@ -45,6 +45,7 @@ impl Shard {
         self.pending.shed(left);
         self.sweeps.shed(left);
         shed(&mut self.core.configs, left);
+        self.core.shared.shed(left);
         if *left > 0 {
             self.phase = Phase::Unloaded;
         }

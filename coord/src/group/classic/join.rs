@@ -207,12 +207,12 @@ impl ClassicGroup {
         }
         let member = Member {
             instance: request.group_instance_id.as_deref().map(Text::from),
-            client_id: call.client_id.into(),
-            client_host: call.client_host.into(),
+            client_id: core.shared.text(call.client_id),
+            client_host: core.shared.text(call.client_host),
             session_timeout_ms: request.session_timeout_ms,
             rebalance_timeout_ms: rebalance_timeout_ms(call.version, request),
-            protocols: self.protocols_of(request),
-            assignment: Bytes::from([]),
+            protocols: protocols_of(core, request),
+            assignment: core.shared.bytes(&[]),
             is_new: true,
             must_sync: false,
             parked_join: Some(Parked { call: call.id, version: call.version }),
@@ -315,7 +315,7 @@ impl ClassicGroup {
 
     /// Takes over what a rejoining member says, and parks it.
     fn update(&mut self, core: &mut Core, id: &Text, request: &JoinGroupRequest<'_>, parked: Parked) {
-        let protocols = self.protocols_of(request);
+        let protocols = protocols_of(core, request);
         let Some(member) = self.members.get_mut(id) else { return };
         super::count_protocols(&mut self.protocols, member, false);
         member.protocols = protocols;
@@ -329,16 +329,6 @@ impl ClassicGroup {
                 core.answer(older.call, older.join_refused(id, ErrorCode::RebalanceInProgress));
             }
         }
-    }
-
-    /// The member's protocols, sharing the names that the group knows.
-    fn protocols_of(&self, request: &JoinGroupRequest<'_>) -> Box<[(Text, Bytes)]> {
-        let name = |name: &str| match self.protocols.get_key_value(name) {
-            Some((known, _)) => known.clone(),
-            None => Text::from(name),
-        };
-        let protocols = request.protocols.iter();
-        protocols.map(|protocol| (name(&protocol.name), Bytes::from(&*protocol.metadata))).collect()
     }
 
     /// What a member is told of the generation.
@@ -365,6 +355,12 @@ impl ClassicGroup {
         };
         self.members.iter().map(member).collect()
     }
+}
+
+fn protocols_of(core: &mut Core, request: &JoinGroupRequest<'_>) -> Box<[(Text, Bytes)]> {
+    let shared = &mut core.shared;
+    let protocols = request.protocols.iter();
+    protocols.map(|protocol| (shared.text(&protocol.name), shared.bytes(&protocol.metadata))).collect()
 }
 
 /// Whether a rejoining member says what it said before. New timeouts alone are not a change.

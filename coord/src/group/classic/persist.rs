@@ -6,6 +6,7 @@ use std::rc::Rc;
 use net::messages::group_records::{GroupMetadataValue, MemberMetadata};
 
 use super::super::records::{MemberValue, Record, classic_value};
+use super::super::shared::Shared;
 use super::super::timers::Deadline;
 use super::super::{Bytes, Core, Text};
 use super::{ClassicGroup, Member, State};
@@ -23,18 +24,18 @@ impl ClassicGroup {
         self.record(core, &self.members.iter().map(assigned).collect());
     }
 
-    pub fn value(&self, assignments: &BTreeMap<Text, Bytes>) -> Vec<u8> {
+    pub fn value<'g>(&'g self, assignments: &'g BTreeMap<Text, Bytes>) -> Vec<u8> {
         let protocol = self.protocol.as_deref().unwrap_or_default();
-        let empty = Bytes::from([]);
-        let member = |(id, member): (&Text, &Member)| MemberMetadata {
-            member_id: id.to_string().into(),
-            group_instance_id: member.instance.as_ref().map(|instance| instance.to_string().into()),
-            client_id: member.client_id.to_string().into(),
-            client_host: member.client_host.to_string().into(),
+        let bytes = |bytes: Option<&'g Bytes>| bytes.map_or(&[][..], |bytes| bytes).into();
+        let member = |(id, member): (&'g Text, &'g Member)| MemberMetadata {
+            member_id: id.as_ref().into(),
+            group_instance_id: member.instance.as_deref().map(Into::into),
+            client_id: member.client_id.as_ref().into(),
+            client_host: member.client_host.as_ref().into(),
             rebalance_timeout: member.rebalance_timeout_ms,
             session_timeout: member.session_timeout_ms,
-            subscription: member.metadata(protocol).unwrap_or(&empty).to_vec().into(),
-            assignment: assignments.get(id).unwrap_or(&empty).to_vec().into(),
+            subscription: bytes(member.metadata(protocol)),
+            assignment: bytes(assignments.get(id)),
         };
         let value = GroupMetadataValue {
             protocol_type: self.protocol_type.as_deref().unwrap_or_default().into(),
@@ -79,7 +80,7 @@ impl ClassicGroup {
     }
 
     /// The group as a record tells it: without members it is Empty, else Stable; sessions start when loading ends.
-    pub fn read(id: Text, value: &GroupMetadataValue<'_>) -> ClassicGroup {
+    pub fn read(id: Text, value: &GroupMetadataValue<'_>, shared: &mut Shared) -> ClassicGroup {
         let mut group = ClassicGroup::new(id, value.current_state_timestamp);
         group.protocol_type = named(&value.protocol_type);
         group.generation = value.generation;
@@ -98,11 +99,11 @@ impl ClassicGroup {
             };
             let read = Member {
                 instance: member.group_instance_id.as_deref().map(Text::from),
-                client_id: Text::from(&*member.client_id),
-                client_host: Text::from(&*member.client_host),
+                client_id: shared.text(&member.client_id),
+                client_host: shared.text(&member.client_host),
                 session_timeout_ms: member.session_timeout,
                 rebalance_timeout_ms,
-                protocols: Box::new([(protocol.clone(), Bytes::from(&*member.subscription))]),
+                protocols: Box::new([(protocol.clone(), shared.bytes(&member.subscription))]),
                 assignment: Bytes::from(&*member.assignment),
                 is_new: false,
                 must_sync: false,

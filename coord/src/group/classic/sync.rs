@@ -148,7 +148,7 @@ impl ClassicGroup {
         }
         let mut assignments = plan.assignments;
         for (id, member) in &mut self.members {
-            member.assignment = assignments.remove(id).unwrap_or_else(|| Bytes::from([]));
+            member.assignment = assignments.remove(id).unwrap_or_else(|| core.shared.bytes(&[]));
         }
         self.become_(core, State::Stable);
         core.counted.rebalances_classic += 1;
@@ -157,7 +157,8 @@ impl ClassicGroup {
 
     /// What was assigned is void; who waits for it is told why.
     pub(super) fn give_up_assignment(&mut self, core: &mut Core, why: ErrorCode) {
-        self.members.values_mut().for_each(|member| member.assignment = Bytes::from([]));
+        let nothing = core.shared.bytes(&[]);
+        self.members.values_mut().for_each(|member| member.assignment = nothing.clone());
         self.answer_syncs(core, Some(why));
     }
 

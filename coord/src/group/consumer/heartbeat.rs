@@ -201,7 +201,7 @@ impl ConsumerGroup {
         }
         let changed = value.topics != was.topics || value.regex != was.regex;
         let regex_was = was.regex.clone().filter(|regex| value.regex.as_ref() != Some(regex));
-        let value = Some(Rc::new(value));
+        let value = Some(Rc::new(value.shared(&mut core.shared)));
         self.put(core, Record::Member { group: self.id.clone(), member: id.clone(), value });
         if let Some(regex) = regex_was {
             self.forget_regex(core, &regex);
