@@ -326,8 +326,8 @@ fn make_shard(
     image: Image,
     port: Port<Mail>,
 ) -> Rc<Shard> {
-    let store =
-        Store::with_faults(core, folder, engine::log::Limits::default(), common.settings.faults.engine);
+    let limits = engine::log::Limits { journal: common.settings.journal, ..engine::log::Limits::default() };
+    let store = Store::with_faults(core, folder, limits, common.settings.faults.engine);
     store.set_partitions(image.partition_count());
     let shard = Shard::new(core.clone(), common.settings.clone(), store, image, port);
     let (store, every) = (shard.store.clone(), common.settings.retention_check);

@@ -166,6 +166,7 @@ pub struct CoreMetrics {
     pub core: u16,
     pub recorded: Recorded,
     pub logs: Counters,
+    pub journal: engine::journal::Counters,
     pub runtime: rt::Stats,
     pub partitions: Partitions,
     pub groups: groups::Counts,
@@ -175,6 +176,7 @@ pub struct CoreMetrics {
     pub memory_budget_bytes: u64,
     pub tail_bytes: u64,
     pub chunk_bytes: u64,
+    pub journal_kept_bytes: u64,
 }
 
 impl CoreMetrics {
@@ -185,6 +187,7 @@ impl CoreMetrics {
             core: shard.core.id().0,
             recorded: shard.metrics.0.borrow().clone(),
             logs: shard.store.counters(),
+            journal: shard.store.journal(),
             runtime: shard.core.stats(),
             partitions: partitions(shard),
             groups: groups::counts(shard),
@@ -193,6 +196,7 @@ impl CoreMetrics {
             memory_budget_bytes: number(memory.budget()),
             tail_bytes: number(shard.store.tail_bytes()),
             chunk_bytes: number(shard.store.chunk_bytes()),
+            journal_kept_bytes: number(shard.store.journal_kept_bytes()),
         }
     }
 }

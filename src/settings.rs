@@ -83,6 +83,7 @@ pub struct Settings {
     pub groups: coord::group::Settings,
     pub offsets_topic: OffsetsTopic,
     pub producer_expiration_ms: i64,
+    pub journal: engine::journal::Limits,
     #[doc(hidden)]
     pub faults: Faults,
 }
@@ -142,6 +143,7 @@ impl Settings {
                 segment_bytes: config.groups.offsets_topic_segment_bytes,
             },
             producer_expiration_ms: topics.producer_id_expiration_ms,
+            journal: engine::journal::Limits::default(),
             faults: Faults::default(),
         })
     }

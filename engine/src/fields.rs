@@ -48,16 +48,23 @@ impl std::error::Error for Damage {}
 
 /// Puts `body` into a frame.
 pub(crate) fn seal(magic: [u8; 4], version: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).expect("a body has less than 4 GiB");
     let mut out = Vec::with_capacity(FRAME_BYTES + body.len());
-    out.extend_from_slice(&magic);
-    out.extend_from_slice(&version.to_le_bytes());
-    out.extend_from_slice(&[0; 2]);
-    out.extend_from_slice(&length.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&out), body);
-    out.extend_from_slice(&crc.to_le_bytes());
+    out.resize(FRAME_BYTES, 0);
     out.extend_from_slice(body);
+    seal_in_place(magic, version, &mut out);
     out
+}
+
+/// Makes a frame of `out`: the body is there already, behind the room for what comes before it.
+pub(crate) fn seal_in_place(magic: [u8; 4], version: u16, out: &mut [u8]) {
+    let (frame, body) = out.split_at_mut(FRAME_BYTES);
+    let length = u32::try_from(body.len()).expect("a body has less than 4 GiB");
+    frame[0..4].copy_from_slice(&magic);
+    frame[4..6].copy_from_slice(&version.to_le_bytes());
+    frame[6..8].fill(0);
+    frame[8..12].copy_from_slice(&length.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..COVERED_BYTES]), body);
+    frame[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The body of the frame that `bytes` begin with, and what follows the frame.

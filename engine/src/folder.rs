@@ -1,30 +1,34 @@
 //! The data folder itself: which storage it is, which format it has, and that no other broker holds it.
 //!
 //! ```text
-//! corelog: 0 magic "CLOGDATA"   8 format u32 = 1   12 crc32c of 16..32, u32   16 storage uuid, 16 bytes
+//! corelog: 0 magic "CLOGDATA"   8 format u32 = 2   12 crc32c of 16..32, u32   16 storage uuid, 16 bytes
 //! ```
 //! Integers are little endian. The storage uuid is made once and names this folder in the cluster (hazard A11): a copy
 //! of a folder started beside the original is refused by the registration, a second process on it by the lock.
 
 use crate::checkpoint::{self, Saved};
 use crate::ids::PartitionId;
+use crate::journal::{Journaled, Left};
 use crate::names;
 use rt::{Core, LockGuard, Open, Slice, Sync};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const IDENTITY_FILE: &str = "corelog";
 const LOCK_FILE: &str = "lock";
 const CLEAN_FILE: &str = "clean";
+const JOURNAL_DIR: &str = "journal";
 /// What the mark of a clean stop holds.
 const CLEAN_MARK: &[u8] = b"clean";
 /// What a folder may hold before it has an identity: what a first start that was cut off leaves, and mkfs.
-const NAMES_BEFORE_IDENTITY: [&str; 7] =
-    [IDENTITY_FILE, LOCK_FILE, CLEAN_FILE, "logs", "checkpoints", "raft", "lost+found"];
+const NAMES_BEFORE_IDENTITY: [&str; 8] =
+    [IDENTITY_FILE, LOCK_FILE, CLEAN_FILE, "logs", "checkpoints", "journal", "raft", "lost+found"];
 const MAGIC: &[u8; 8] = b"CLOGDATA";
-const FORMAT: u32 = 1;
+/// From 2 on there may be journals, which an older Corelog would not look into.
+const FORMAT: u32 = 2;
 const IDENTITY_BYTES: usize = 32;
 
 #[derive(Debug)]
@@ -37,6 +41,11 @@ pub enum FolderError {
     Newer {
         dir: PathBuf,
         format: u32,
+    },
+    /// A journal in it was written by a newer Corelog.
+    NewerJournal {
+        path: PathBuf,
+        version: u16,
     },
     /// It cannot be written to.
     ReadOnly {
@@ -73,6 +82,11 @@ impl std::fmt::Display for FolderError {
                 f,
                 "the data folder {} has format {format}, this Corelog knows {FORMAT}; start the newer version",
                 dir.display()
+            ),
+            FolderError::NewerJournal { path, version } => write!(
+                f,
+                "the journal {} has version {version}, which this Corelog does not know; start the newer version",
+                path.display()
             ),
             FolderError::ReadOnly { dir } => write!(
                 f,
@@ -122,6 +136,10 @@ pub struct Folder {
     notes: Vec<String>,
     /// Whether the disk is known to be full.
     full: AtomicBool,
+    /// What earlier processes had in journals only.
+    left: Mutex<Left>,
+    /// Journals number their files, and each use of one.
+    journal_generations: Arc<AtomicU64>,
 }
 
 /// What the checkpoints of all cores amount to.
@@ -156,8 +174,27 @@ impl Folder {
         if !clean_start {
             saved.values_mut().for_each(|saved| saved.clean = false);
         }
-        let full = AtomicBool::new(false);
-        Ok((Folder { dir: dir.to_path_buf(), uuid, new, clean_start, sequence, saved, notes, full }, lock))
+        let mut left = taking.journals(&saved).await?;
+        notes.append(&mut left.notes);
+        let folder = Folder {
+            dir: dir.to_path_buf(),
+            uuid,
+            new,
+            clean_start,
+            sequence,
+            saved,
+            notes,
+            full: AtomicBool::new(false),
+            journal_generations: Arc::new(AtomicU64::new(left.generation_next)),
+            left: Mutex::new(left),
+        };
+        folder.drop_settled_journals(core).await;
+        Ok((folder, lock))
+    }
+
+    /// What the journals of a folder that no broker holds may have and its segments miss.
+    pub(crate) async fn look_into_journals(core: &Core, dir: &Path) -> Result<Left, FolderError> {
+        Left::read(core, &dir.join(JOURNAL_DIR), |_| true).await
     }
 
     /// Holds the folder without changing anything in it: for tools, on a stopped broker's.
@@ -174,7 +211,7 @@ impl Folder {
             opened => opened?,
         };
         Ok(match decode(&names::read_all(&file, 4096).await?) {
-            Ok(uuid) => Identity::Known(uuid),
+            Ok((uuid, _)) => Identity::Known(uuid),
             Err(Some(format)) => Identity::Newer(format),
             Err(None) => Identity::Unknown,
         })
@@ -244,6 +281,39 @@ impl Folder {
         self.saved.get(&id).cloned()
     }
 
+    pub(crate) fn journal_dir(&self) -> PathBuf {
+        self.dir.join(JOURNAL_DIR)
+    }
+
+    /// The next number of a journal's file, or of a use of one.
+    pub(crate) fn journal_generations(&self) -> Arc<AtomicU64> {
+        self.journal_generations.clone()
+    }
+
+    /// What earlier processes had of a partition in a journal, which its segments may miss.
+    pub(crate) fn left_in_journals(&self, id: PartitionId) -> Vec<Journaled> {
+        self.left().of(id)
+    }
+
+    /// The partition's segments have all of that, on stable media, or it was deleted.
+    pub(crate) async fn settle_journals(&self, core: &Core, id: PartitionId) {
+        self.left().settle(id);
+        self.drop_settled_journals(core).await;
+    }
+
+    async fn drop_settled_journals(&self, core: &Core) {
+        let settled = self.left().take_settled();
+        for path in settled {
+            if let Err(error) = core.unlink(path.clone()).await {
+                rt::say!("corelog: the journal {} is not needed and stays: {error}", path.display());
+            }
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// After every core's store was closed: the next start trusts the checkpoints to the byte.
     pub async fn mark_clean(&self, core: &Core) -> io::Result<()> {
         let file = core.open(self.dir.join(CLEAN_FILE), Open::write().create()).await?;
@@ -295,7 +365,7 @@ impl Taking<'_> {
     }
 
     async fn directories(&self) -> Result<(), FolderError> {
-        for name in ["logs", "checkpoints", "raft"] {
+        for name in ["logs", "checkpoints", JOURNAL_DIR, "raft"] {
             let made = self.core.create_dir_all(self.dir.join(name)).await;
             made.map_err(|error| self.failed(name, error))?;
         }
@@ -336,7 +406,10 @@ impl Taking<'_> {
         let failed = |error| self.failed(IDENTITY_FILE, error);
         let bytes = names::read_all(&file, 4096).await.map_err(failed)?;
         match decode(&bytes) {
-            Ok(uuid) => {
+            Ok((uuid, format)) => {
+                if format < FORMAT {
+                    self.write_identity(&file, uuid).await.map_err(failed)?;
+                }
                 // It can be read, and a process that was killed while it wrote it may not have made it durable.
                 file.sync_all().await.map_err(failed)?;
                 self.core.sync_dir(self.dir.to_path_buf()).await.map_err(failed)?;
@@ -354,13 +427,18 @@ impl Taking<'_> {
             }
         }
         let uuid = self.make_uuid(random);
-        let mut buf = self.core.buffers().take(4096, rt::Reservation::Control).await;
-        buf.fill(0);
-        buf[..IDENTITY_BYTES].copy_from_slice(&encode(uuid));
-        file.write_at(vec![buf.freeze(0..4096)], 0, Sync::Data).await.map_err(failed)?;
+        self.write_identity(&file, uuid).await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;
         self.core.sync_dir(self.dir.to_path_buf()).await.map_err(failed)?;
         Ok((uuid, true))
+    }
+
+    /// One block: a crash leaves the old one or the new one.
+    async fn write_identity(&self, file: &rt::File, uuid: [u8; 16]) -> io::Result<()> {
+        let mut buf = self.core.buffers().take(4096, rt::Reservation::Control).await;
+        buf.fill(0);
+        buf[..IDENTITY_BYTES].copy_from_slice(&encode(uuid));
+        file.write_at(vec![buf.freeze(0..4096)], 0, Sync::Data).await
     }
 
     fn make_uuid(&self, random: u64) -> [u8; 16] {
@@ -384,6 +462,22 @@ impl Taking<'_> {
         self.core.unlink(path).await?;
         self.core.sync_dir(self.dir.to_path_buf()).await?;
         Ok(if content == CLEAN_MARK { CleanMark::Whole } else { CleanMark::Damaged })
+    }
+
+    /// What journals have that segments may miss: neither what a checkpoint knows to be in a segment, nor what belonged to a
+    /// partition that is gone.
+    async fn journals(&self, saved: &HashMap<PartitionId, Saved>) -> Result<Left, FolderError> {
+        let listed = self.core.list_dir(self.dir.join("logs")).await;
+        let listed = listed.map_err(|error| self.failed("logs", error))?;
+        let there: HashSet<PartitionId> =
+            listed.iter().filter_map(|entry| names::parse_folder(entry.name.to_str()?)).collect();
+        let may_miss = |flush: &Journaled| {
+            let is_saved = saved
+                .get(&flush.place.id)
+                .is_some_and(|saved| saved.truncations == flush.place.truncations && flush.end <= saved.end);
+            there.contains(&flush.place.id) && !is_saved
+        };
+        Left::read(self.core, &self.dir.join(JOURNAL_DIR), may_miss).await
     }
 
     async fn checkpoints(&self) -> io::Result<Checkpoints> {
@@ -433,8 +527,8 @@ fn encode(uuid: [u8; 16]) -> [u8; IDENTITY_BYTES] {
     bytes
 }
 
-/// The storage uuid; else the newer format, or nothing where it is damaged.
-fn decode(bytes: &[u8]) -> Result<[u8; 16], Option<u32>> {
+/// The storage uuid and the format; else the newer format, or nothing where it is damaged.
+fn decode(bytes: &[u8]) -> Result<([u8; 16], u32), Option<u32>> {
     let bytes: &[u8; IDENTITY_BYTES] = bytes.first_chunk().ok_or(None)?;
     let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
     if &bytes[0..8] != MAGIC {
@@ -444,7 +538,7 @@ fn decode(bytes: &[u8]) -> Result<[u8; 16], Option<u32>> {
         return Err(Some(word(8)));
     }
     let uuid: [u8; 16] = std::array::from_fn(|index| bytes[16 + index]);
-    if word(12) == crc32c::crc32c(&uuid) { Ok(uuid) } else { Err(None) }
+    if word(12) == crc32c::crc32c(&uuid) { Ok((uuid, word(8))) } else { Err(None) }
 }
 
 #[cfg(test)]
@@ -509,10 +603,12 @@ mod tests {
     #[test]
     fn an_identity_is_read_refused_or_found_damaged() {
         let bytes = encode([9; 16]);
-        assert_eq!(decode(&bytes), Ok([9; 16]));
-        let mut newer = bytes;
-        newer[8] = 2;
-        assert_eq!(decode(&newer), Err(Some(2)));
+        assert_eq!(decode(&bytes), Ok(([9; 16], FORMAT)));
+        let mut other = bytes;
+        other[8] = 1;
+        assert_eq!(decode(&other), Ok(([9; 16], 1)));
+        other[8] = 3;
+        assert_eq!(decode(&other), Err(Some(3)));
         for at in (0..IDENTITY_BYTES).filter(|at| !(8..12).contains(at)) {
             let mut flipped = bytes;
             flipped[at] ^= 1;

@@ -13,6 +13,7 @@ use crate::epochs::EpochCache;
 use crate::fields::seal;
 use crate::ids::Offset;
 use crate::index::{CHUNK_BYTES, SealedIndex};
+use crate::journal::format;
 use crate::producers::{Check, ProducerStates};
 
 mod files;
@@ -118,6 +119,20 @@ pub fn index(bytes: &[u8]) {
         }
         let _ = index.chunk_is_valid(index.segment_bytes() / CHUNK_BYTES, bytes);
         assert!(!index.chunk_is_valid(u64::MAX, bytes));
+    }
+}
+
+/// A journal file, and the body of an entry of one.
+pub fn journal(bytes: &[u8]) {
+    const KEY: [u8; 16] = [7; 16];
+    let head = seal(*b"CLJF", 1, &KEY);
+    let mut file = vec![0; 4096];
+    file[..head.len()].copy_from_slice(&head);
+    file.extend(seal(*b"CLJN", 1, &[&KEY, bytes].concat()));
+    for file in [bytes, &file] {
+        for (_, _, flush) in format::read(file).flushes {
+            assert_eq!(format::offsets(&flush.batches), Ok((flush.base, flush.end)));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod folder;
 pub mod fuzz;
 pub mod ids;
 pub mod index;
+pub mod journal;
 pub mod log;
 pub mod murmur2;
 pub mod names;

@@ -6,6 +6,7 @@
 //! Invariants:
 //! - offsets are given in call order, only after space and memory for the batch are reserved (A1, A14);
 //! - `log_start <= high_watermark <= durable_end <= end`; the last two move only forwards within an incarnation;
+//! - `synced_end <= filed_end <= durable_end`: what lies behind `filed_end` is in the core's journal and in memory;
 //! - one flush in flight; the next one forms meanwhile, starting from a copy of the tail block (A15);
 //! - a failed write, or a panic half-way through a change, poisons the log: it serves nothing until it is opened anew,
 //!   from disk, in a new epoch;
@@ -16,6 +17,7 @@
 mod admit;
 mod ahead;
 mod append;
+mod behind;
 mod cold;
 mod compact;
 mod config;
@@ -29,7 +31,7 @@ mod seal;
 mod suffix;
 pub(crate) mod tear;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod truncate;
 mod turn;
 mod waiters;
@@ -47,9 +49,11 @@ use crate::chunks::Chunks;
 use crate::compaction;
 use crate::epochs::EpochCache;
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
+use crate::journal::{Journal, Journaled};
 use crate::names::PartitionFile;
 use crate::producers::ProducerStates;
 use crate::segment::Segment;
+use behind::Behind;
 use flush::{Forming, Ready};
 use rt::sync::{Event, Semaphore};
 use rt::{BufMut, Class, Core, Slice};
@@ -134,11 +138,14 @@ struct Shared {
     faults: Faults,
     tails: Tails,
     chunks: Chunks,
+    journal: Option<Journal>,
     partitions: Rc<Cell<u64>>,
     tail: Rc<Tail>,
     turns: Turns,
     committed: Waiters,
     durable: Waiters,
+    /// Whoever waits for `filed_end`.
+    filed: Waiters,
     moved: Event,
     /// Tasks that may touch the files, and the moment that there is none.
     at_work: Cell<usize>,
@@ -160,9 +167,11 @@ struct State {
     segments: Vec<Segment>,
     log_start: Offset,
     high_watermark: Offset,
-    /// Acknowledged by the disk as the durability asks.
+    /// Acknowledged by the disk as the durability asks, in a segment or in the journal.
     durable_end: Offset,
-    /// Known to be on stable media; equals `durable_end` in fsync mode.
+    /// Written to the segments.
+    filed_end: Offset,
+    /// Known to be on stable media in the segments; equals `filed_end` in fsync mode.
     synced_end: Offset,
     end: Offset,
     epochs: EpochCache,
@@ -179,6 +188,10 @@ struct State {
     compacting: bool,
     forming: Option<Forming>,
     ready: VecDeque<Ready>,
+    /// What is in the journal only; it lies between `filed_end` and `durable_end`.
+    behind: Option<Behind>,
+    /// It is to be written to the segment now.
+    settling: bool,
     flushing: bool,
     /// Reserved for the batch whose turn it is.
     spare: Vec<BufMut>,
@@ -275,7 +288,7 @@ impl Log {
         self.shared.state.borrow().end
     }
 
-    /// The end of what the disk has acknowledged, whatever stands behind it: segment today, a journal later (B3).
+    /// The end of what the disk has acknowledged, whatever stands behind it: a segment or the core's journal (B3).
     pub fn durable_end(&self) -> Offset {
         self.shared.state.borrow().durable_end
     }
@@ -305,6 +318,16 @@ impl Log {
         let ticket = self.shared.turns.draw();
         ticket.turn().await;
         self.shared.idle().await;
+    }
+
+    /// After a failure: what of this log is in the core's journal and in no segment.
+    pub(crate) fn left_in_journal(&self) -> Option<Journaled> {
+        behind::left(&self.shared)
+    }
+
+    /// After a failure: the journal is not needed for this log any more, because another has it all.
+    pub(crate) fn forget_journal(&self) {
+        behind::forget(&self.shared);
     }
 
     /// Logical bytes of all segments, as DescribeLogDirs reports them.
@@ -427,6 +450,7 @@ impl Shared {
     fn wake_everybody(&self) {
         self.committed.wake_all();
         self.durable.wake_all();
+        self.filed.wake_all();
         self.moved.notify_all();
     }
 
@@ -438,7 +462,7 @@ impl Shared {
 }
 
 impl State {
-    /// What waits for the disk goes nowhere any more; the flush in flight ends as it may.
+    /// What waits for the disk goes nowhere any more; the flush in flight ends as it may. What is in the journal stays.
     fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
         self.forming = None;

@@ -16,6 +16,7 @@ use crate::checkpoint::{self, Saved};
 use crate::folder::{Folder, FolderError, Identity};
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
 use crate::index::SealedIndex;
+use crate::journal::{self, Journaled};
 use crate::names::{self, PartitionFile, Truncation, Unreadable};
 use crate::raft_log::{self, GenerationFacts};
 use crate::space::block_ceil;
@@ -37,6 +38,8 @@ pub struct Report {
     pub checkpoints: Vec<SlotFacts>,
     pub raft: Vec<GenerationFacts>,
     pub partitions: Vec<PartitionFacts>,
+    /// What is wrong with the journals, as sentences.
+    pub notes: Vec<String>,
 }
 
 /// One checkpoint slot.
@@ -63,7 +66,10 @@ pub struct SegmentFacts {
     pub base: Offset,
     pub file_bytes: u64,
     pub index: IndexState,
+    /// With what the journal has of it.
     pub examined: Examined,
+    /// What the journal has and the file has not: a start puts it there.
+    pub journaled: Vec<Journaled>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,15 +168,17 @@ pub async fn inspect(
         core.list_dir(dir.to_path_buf()).await.map_err(failed)?.iter().any(|entry| entry.name == "clean");
     let (checkpoints, saved) = slots(core, &dir.join("checkpoints")).await.map_err(failed)?;
     let raft = raft_log::inspect(core, &dir.join("raft")).await.map_err(failed)?;
+    let left = Folder::look_into_journals(core, dir).await?;
     let logs = dir.join("logs");
     let mut partitions = Vec::new();
     for entry in list(core, &logs).await.map_err(failed)? {
         let Some(id) = entry.to_str().and_then(names::parse_folder).filter(|id| only(*id)) else { continue };
         let max = epoch_max.get(&id).copied().unwrap_or(LeaderEpoch(i32::MAX));
-        let looked = look(core, logs.join(&entry), id, saved.get(&id).cloned(), max).await;
+        let known = (saved.get(&id).cloned(), left.of(id));
+        let looked = look(core, logs.join(&entry), id, known, max).await;
         partitions.push(looked.map_err(failed)?);
     }
-    Ok(Report { identity, clean, checkpoints, raft, partitions })
+    Ok(Report { identity, clean, checkpoints, raft, partitions, notes: left.notes })
 }
 
 async fn list(core: &Core, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
@@ -215,7 +223,7 @@ async fn look(
     core: &Core,
     dir: PathBuf,
     id: PartitionId,
-    saved: Option<Saved>,
+    (saved, left): (Option<Saved>, Vec<Journaled>),
     epoch_max: LeaderEpoch,
 ) -> io::Result<PartitionFacts> {
     let says = match read_file(core, &dir.join(names::PARTITION_FILE)).await {
@@ -223,6 +231,7 @@ async fn look(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unreadable::Damaged),
         Err(error) => return Err(error),
     };
+    let left = journal::of_log(&left, says.as_ref().ok().map(|says| says.truncations));
     let names = list(core, &dir).await?;
     let mut bases: Vec<Offset> =
         names.iter().filter_map(|name| names::parse_segment(name.to_str()?)).collect();
@@ -244,12 +253,16 @@ async fn look(
     let mut before = (bases.first().copied().unwrap_or(Offset::ZERO), LeaderEpoch::UNKNOWN);
     for (at, &base) in bases.iter().enumerate() {
         let path = facts.dir.join(file_of(base, names::cleaned(base), names::segment(base)));
-        let bytes = read_file(core, &path).await?;
+        let mut bytes = read_file(core, &path).await?;
+        let file_bytes = bytes.len() as u64;
         let index = file_of(base, names::cleaned_index(base), names::index(base));
         let index = match read_file(core, &facts.dir.join(index)).await {
             Ok(content) => Some(SealedIndex::decode(&content).ok()),
             Err(_) => None,
         };
+        // What is sealed has it all, and may have been compacted since.
+        let here = left.iter().filter(|flush| flush.place.segment == base && index.is_none());
+        let journaled: Vec<Journaled> = here.filter(|flush| put_into(&mut bytes, flush)).cloned().collect();
         if base < before.0 {
             facts.faults.push(Fault::Overlap { base, end: before.0 });
         }
@@ -268,15 +281,28 @@ async fn look(
             Some(Some(_)) => IndexState::Valid,
             Some(None) => IndexState::Damaged,
         };
-        facts.segments.push(SegmentFacts { path, base, file_bytes: bytes.len() as u64, index, examined });
+        facts.segments.push(SegmentFacts { path, base, file_bytes, index, examined, journaled });
     }
-    facts.judge(bases.first().copied(), before.0);
+    let journaled_end = left.last().map_or(Offset::ZERO, |flush| flush.end);
+    facts.judge(bases.first().copied(), before.0, journaled_end);
     if let Some(swap) = swap
         && facts.is_damaged()
     {
         facts.faults.push(Fault::SwapUnderWay(swap));
     }
     Ok(facts)
+}
+
+/// Puts a flush where it belongs in a segment's bytes; false if it is there already.
+fn put_into(bytes: &mut Vec<u8>, flush: &Journaled) -> bool {
+    let Ok(start) = usize::try_from(flush.place.position) else { return false };
+    let end = start + flush.batches.len();
+    if bytes.len() < end {
+        bytes.resize(block_ceil(end as u64) as usize, 0);
+    }
+    let is_missing = bytes[start..end] != flush.batches;
+    bytes[start..end].copy_from_slice(&flush.batches);
+    is_missing
 }
 
 /// The next segment that holds anything.
@@ -294,7 +320,7 @@ async fn next_written(core: &Core, dir: &Path, later: &[Offset]) -> io::Result<O
 const TORN_BYTES_MAX: u64 = 4 << 20;
 
 impl PartitionFacts {
-    fn judge(&mut self, first: Option<Offset>, end: Offset) {
+    fn judge(&mut self, first: Option<Offset>, end: Offset, journaled_end: Offset) {
         let log_start = match &self.says {
             Ok(says) => says.log_start,
             Err(Unreadable::Newer(version)) => return self.faults.push(Fault::Newer(*version)),
@@ -309,8 +335,10 @@ impl PartitionFacts {
         let counts =
             |saved: &&Saved| self.says.as_ref().is_ok_and(|says| says.truncations == saved.truncations);
         let end = if first.is_some() { end } else { log_start };
-        if let Some(saved) = self.saved.as_ref().filter(counts).filter(|saved| saved.end > end) {
-            self.faults.push(Fault::MissingEnd { end, known: saved.end });
+        let saved_end = self.saved.as_ref().filter(counts).map_or(Offset::ZERO, |saved| saved.end);
+        let known = saved_end.max(journaled_end);
+        if known > end {
+            self.faults.push(Fault::MissingEnd { end, known });
         }
     }
 }
@@ -324,6 +352,15 @@ pub async fn mend(core: &Core, facts: &PartitionFacts) -> io::Result<Vec<String>
         return Err(io::Error::new(io::ErrorKind::InvalidData, obstacle.to_string()));
     }
     let mut done = Vec::new();
+    for segment in facts.segments.iter().filter(|segment| !segment.journaled.is_empty()) {
+        // What comes next makes the log another one, of which the journal knows nothing.
+        let file = core.open(segment.path.clone(), Open::write()).await?;
+        for flush in &segment.journaled {
+            file.write_at(vec![Slice::from(flush.batches.clone())], flush.place.position, Sync::Data).await?;
+        }
+        file.sync_all().await?;
+        done.push(format!("put what the journal had of it into {}", segment.path.display()));
+    }
     for segment in &facts.segments {
         keep(core, segment, &mut done).await?;
     }

@@ -14,6 +14,7 @@ use crate::checkpoint::{Encoder, Saved};
 use crate::chunks::Chunks;
 use crate::folder::{Folder, FolderError};
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
+use crate::journal::{self, Journal};
 use crate::log::{Counters, Faults, Limits, Log, LogConfig, OpenError, OpenLog, Poisoned};
 use crate::names;
 use rt::sync::{Event, Semaphore};
@@ -62,6 +63,7 @@ struct Shared {
     folder: Arc<Folder>,
     tails: Tails,
     chunks: Chunks,
+    journal: Journal,
     partitions: Rc<Cell<u64>>,
     limits: Limits,
     faults: Faults,
@@ -75,6 +77,8 @@ struct Shared {
     opening: Semaphore,
     /// Those that are being opened or could not be: what was saved of them is all that is known of their length.
     unopened: RefCell<BTreeSet<PartitionId>>,
+    /// Logs that failed and have something in the journal that no segment has, until they are open again or deleted.
+    retired: RefCell<BTreeMap<PartitionId, Log>>,
     closed: Cell<bool>,
     /// A checkpoint was written, or could not be.
     written: Event,
@@ -110,6 +114,13 @@ impl Store {
                 tails: Tails::new(tail_bytes),
                 chunks: Chunks::new(chunk_bytes),
                 partitions: Rc::new(Cell::new(1)),
+                journal: Journal::new(
+                    core,
+                    folder.journal_dir(),
+                    folder.journal_generations(),
+                    limits.journal,
+                    faults,
+                ),
                 folder,
                 limits,
                 faults,
@@ -120,6 +131,7 @@ impl Store {
                 writing: Cell::new(false),
                 opening: Semaphore::new(OPENING_MAX),
                 unopened: RefCell::default(),
+                retired: RefCell::default(),
                 closed: Cell::new(false),
                 written: Event::new(),
                 checkpointed: RefCell::default(),
@@ -148,6 +160,7 @@ impl Store {
         assert!(retired.is_poisoned());
         assert!(retired.id() == how.id);
         retired.retire().await;
+        self.shared.retired.borrow_mut().insert(how.id, retired);
         // What was saved before is where the search begins; that the log was closed then says nothing any more.
         let checkpoint = self.saved_before(how.id);
         self.open_from(how, checkpoint).await
@@ -157,6 +170,8 @@ impl Store {
         let shared = &self.shared;
         shared.unopened.borrow_mut().insert(how.id);
         let _permit = shared.opening.acquire(1).await;
+        let mut left = shared.folder.left_in_journals(how.id);
+        left.extend(shared.retired.borrow().get(&how.id).and_then(Log::left_in_journal));
         let opened = Log::open(
             &shared.core,
             OpenLog {
@@ -169,11 +184,14 @@ impl Store {
                 limits: shared.limits,
                 tails: shared.tails.clone(),
                 chunks: shared.chunks.clone(),
+                journal: Some(shared.journal.clone()),
+                left,
                 partitions: shared.partitions.clone(),
                 faults: shared.faults,
             },
         )
         .await?;
+        self.settle_journals(how.id).await;
         if let Some(before) = shared.logs.borrow_mut().insert(how.id, opened.clone()) {
             self.keep_counters(&before);
         }
@@ -215,15 +233,28 @@ impl Store {
         let log = self.shared.logs.borrow_mut().remove(&id);
         if let Some(log) = log {
             self.keep_counters(&log);
-            return log.delete().await;
+            log.delete().await?;
+            self.settle_journals(id).await;
+            return Ok(());
         }
         // One that could not be opened.
         let (core, dir) = (&self.shared.core, self.shared.folder.logs_dir());
         match core.remove_dir_all(dir.join(names::folder(topic_name, id))).await {
-            Ok(()) => core.sync_dir(dir).await,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Ok(()) => core.sync_dir(dir).await?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
+        self.settle_journals(id).await;
+        Ok(())
+    }
+
+    /// The partition has everything in its segments, or is gone.
+    async fn settle_journals(&self, id: PartitionId) {
+        let retired = self.shared.retired.borrow_mut().remove(&id);
+        if let Some(retired) = retired {
+            retired.forget_journal();
+        }
+        self.shared.folder.settle_journals(&self.shared.core, id).await;
     }
 
     /// Every partition that the folder holds, by what the folders say of themselves.
@@ -308,6 +339,16 @@ impl Store {
         let mut sum = self.shared.gone.get();
         self.shared.logs.borrow().values().for_each(|log| sum += log.counters());
         sum
+    }
+
+    /// What this core's journal has done.
+    pub fn journal(&self) -> journal::Counters {
+        self.shared.journal.counters()
+    }
+
+    /// Memory that flushes keep which are in the journal and in no segment.
+    pub fn journal_kept_bytes(&self) -> usize {
+        self.shared.journal.kept_bytes()
     }
 
     /// Memory that recent bytes are kept in.

@@ -24,6 +24,11 @@ fn indexes() {
 }
 
 #[test]
+fn journals() {
+    replay("journal", engine::fuzz::journal);
+}
+
+#[test]
 fn checkpoints() {
     replay("checkpoint", engine::fuzz::checkpoint);
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use corelog::broker::{Broker, Ready, Start, Stop};
 use corelog::settings::{Faults, Settings};
 use corelog::shard::CONTROLLER_CORE;
+use engine::journal;
 use rt::Core;
 use rt::sim::{CrashPlan, Sim, SimConfig, SimDisk, Stopped};
 
@@ -99,10 +100,12 @@ impl Lives {
             self.disk.crash_at_op(self.disk.op_count() + after_ops);
         }
         let data = Path::new("/data/broker");
-        let running = match Running::new(self.plan.cores, data, address(), self.faults, |_ready| ()) {
-            Ok(running) => Rc::new(running),
-            Err(why) => return self.model.borrow_mut().fail(why),
-        };
+        let running =
+            match Running::new(self.plan.cores, data, address(), self.plan.journal, self.faults, |_ready| ())
+            {
+                Ok(running) => Rc::new(running),
+                Err(why) => return self.model.borrow_mut().fail(why),
+            };
         let clients_random = RefCell::new(Some(Random::new(!seed)));
         let ended = sim.run(|core| {
             let clients = (core.id().0 == self.plan.cores).then(|| {
@@ -198,6 +201,7 @@ impl Running {
         cores: u16,
         data: &Path,
         listen: SocketAddr,
+        journal: journal::Limits,
         faults: Faults,
         ready: impl Fn(&Ready) + Send + Sync + 'static,
     ) -> Result<Running, String> {
@@ -209,7 +213,7 @@ impl Running {
             data.display().to_string()
         );
         let mut settings = Settings::simulated(&config, usize::from(cores), MACHINE_MEMORY_BYTES)?;
-        settings.faults = faults;
+        (settings.journal, settings.faults) = (journal, faults);
         // Lives are short.
         settings.compaction_check = COMPACTION_CHECK;
         let start = Start {
@@ -239,7 +243,7 @@ impl Running {
 /// # Errors
 /// What contradicts a promise.
 pub fn look_at(disk: SimDisk, model: Rc<RefCell<Model>>, cores: u16, seed: u64) -> Result<(), String> {
-    let plan = Plan { cores, lives: Vec::new() };
+    let plan = Plan { cores, lives: Vec::new(), journal: journal::Limits::default() };
     let mut lives = Lives {
         plan,
         faults: Faults::default(),

@@ -1,6 +1,7 @@
 //! What a seed stands for: how many lives the broker has, how each of them ends, and what goes wrong meanwhile.
 
 use crate::random::Random;
+use engine::journal;
 use rt::sim::CrashPlan;
 
 /// How a life of the broker ends.
@@ -75,6 +76,7 @@ impl Life {
 pub struct Plan {
     pub cores: u16,
     pub lives: Vec<Life>,
+    pub journal: journal::Limits,
 }
 
 const LIVES_MAX: u64 = 5;
@@ -86,7 +88,11 @@ impl Plan {
         let mut lives: Vec<Life> = (0..random.between(2, LIVES_MAX)).map(|_| Life::draw(random)).collect();
         // At last nothing fails: everything promised must be there, and everything must work.
         lives.push(Life::calm());
-        Plan { cores, lives }
+        let journal = journal::Limits {
+            file_bytes: random.pick(&[8 << 10, 24 << 10, 256 << 10]),
+            flushes_min: random.pick(&[1, 1, 2]),
+        };
+        Plan { cores, lives, journal }
     }
 }
 

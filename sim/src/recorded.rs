@@ -15,6 +15,7 @@ use corelog::settings::Faults;
 use corelog::shard::join::join_all;
 use engine::batch::Codec;
 use engine::batch::build::BatchBuilder;
+use engine::journal;
 use net::client::{Client, Error, Options};
 use rt::record::{Event, Recorder};
 use rt::sim::{CrashPlan, replay};
@@ -107,10 +108,17 @@ pub fn record(root: &Path, batches: u64, seed: u64) -> Result<Recording, String>
     let recorder = Recorder::new();
     let data = root.join("broker");
     let (tell, told) = mpsc::channel();
-    let running = Running::new(CORES, &data, any_port(), Faults::default(), move |ready| {
-        // Nobody listens after the first word.
-        let _ = tell.send(ready.address);
-    })?;
+    let running = Running::new(
+        CORES,
+        &data,
+        any_port(),
+        journal::Limits::default(),
+        Faults::default(),
+        move |ready| {
+            // Nobody listens after the first word.
+            let _ = tell.send(ready.address);
+        },
+    )?;
     let config = rt::Config {
         memory_bytes: CORE_MEMORY_BYTES,
         record: Some(recorder.clone()),

@@ -47,6 +47,12 @@ fn a_read_beyond_the_high_watermark_is_caught() {
 }
 
 #[test]
+fn a_start_that_does_not_look_into_journals_is_caught() {
+    let engine = engine::log::Faults { forgotten_journal: true, ..engine::log::Faults::default() };
+    is_caught(of_engine(engine));
+}
+
+#[test]
 fn hazard_a2_segments_swapped_without_an_intent_are_caught() {
     let engine = engine::log::Faults { no_swap_intent: true, ..engine::log::Faults::default() };
     is_caught(of_engine(engine));

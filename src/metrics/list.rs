@@ -160,6 +160,22 @@ pub const FAMILIES: &[Family] = &[
         core.logs.flushed_bytes
     }),
     counter(
+        "corelog_journaled_flushes_total",
+        "Flushes of appended batches that the core's journal made durable, several with one write; segments get them later.",
+        |core| core.logs.journaled,
+    ),
+    counter("corelog_journal_writes_total", "Writes of the core's journal, each with its sync.", |core| {
+        core.journal.writes
+    }),
+    counter("corelog_journal_bytes_total", "Bytes of those writes, padded to whole blocks.", |core| {
+        core.journal.bytes
+    }),
+    counter(
+        "corelog_journal_refused_flushes_total",
+        "Flushes that went to their segments at once because neither of the journal's files had room.",
+        |core| core.journal.refused,
+    ),
+    counter(
         "corelog_zeros_ahead_bytes_total",
         "Zeros written behind the ends of logs so that the next flushes meet written blocks.",
         |core| core.logs.zeros_ahead_bytes,
@@ -269,6 +285,11 @@ pub const FAMILIES: &[Family] = &[
         "corelog_chunk_cache_bytes",
         "Chunks of segments kept for readers behind the recent appends; given back when memory is needed.",
         |core| core.chunk_bytes,
+    ),
+    gauge(
+        "corelog_journal_kept_bytes",
+        "Buffers of appends that the journal has and no segment; an eighth of what produce may take at most.",
+        |core| core.journal_kept_bytes,
     ),
     counter(
         "corelog_kernel_enters_total",

@@ -66,6 +66,8 @@ async fn open_log(core: Core, epoch: i32) -> Option<(Offset, Vec<u8>)> {
         limits: Limits::default(),
         tails: Tails::new(1 << 20),
         chunks: Chunks::new(1 << 20),
+        journal: None,
+        left: Vec::new(),
         partitions: std::rc::Rc::new(std::cell::Cell::new(1)),
         faults: Faults::default(),
     };

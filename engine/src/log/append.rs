@@ -10,12 +10,13 @@ use super::admit::{self, Admitted};
 use super::flush::{Forming, Ready, freeze};
 use super::grow::{grow, grow_ahead, roll, unmade, wants_growth};
 use super::{
-    AppendError, AppendKind, Appended, Durability, PanicPoisons, Poisoned, Shared, State, ahead, seal,
-    spawn_at_work, wait_for,
+    AppendError, AppendKind, Appended, Durability, Failure, PanicPoisons, Poisoned, Shared, State, ahead,
+    behind, seal, spawn_at_work, wait_for,
 };
 use crate::batch::{Batch, HEADER_BYTES};
 use crate::cache::{Run, Spot};
 use crate::ids::Offset;
+use crate::journal::{self, Journal, Place};
 use crate::producers::{Check, SequenceError};
 use crate::segment::Roll;
 use crate::space::{self, BLOCK_BYTES};
@@ -280,15 +281,27 @@ pub(super) fn close_forming(state: &mut State, shared: &Shared) {
     let Forming { segment, file, start, chunks, filled, spots, end_offset } = forming;
     let slices = freeze(chunks, filled);
     let batches = spots.len() as u64;
+    let (from, base_offset) = (spots[0].pos, spots[0].base);
     shared.tails.keep(&shared.tail, Run::new(segment, start, slices.clone(), spots));
     let sync_before = state.sync_before.take();
-    state.ready.push_back(Ready { segment, file, start, slices, end, end_offset, batches, sync_before });
+    state.ready.push_back(Ready {
+        segment,
+        file,
+        start,
+        slices,
+        from,
+        end,
+        base_offset,
+        end_offset,
+        batches,
+        sync_before,
+    });
 }
 
 /// Makes sure that a flush is under way.
 pub(super) fn kick(shared: &Rc<Shared>) {
     let mut state = shared.state.borrow_mut();
-    let waiting = state.forming.is_some() || !state.ready.is_empty();
+    let waiting = state.forming.is_some() || !state.ready.is_empty() || behind::is_due(&state);
     if state.flushing || !waiting || state.failure.is_some() {
         return;
     }
@@ -297,65 +310,134 @@ pub(super) fn kick(shared: &Rc<Shared>) {
     spawn_at_work(shared, Class::Produce, flush_all(shared.clone()));
 }
 
+enum Work {
+    Flush(Ready),
+    /// What is in the journal goes to the segment.
+    Behind,
+}
+
 /// Flushes one after the other until nothing waits.
 async fn flush_all(shared: Rc<Shared>) {
     let _guard = PanicPoisons(&shared);
-    while let Some(ready) = next_flush(&shared) {
-        match write(&shared, &ready).await {
-            Ok(synced) => flushed(&shared, &ready, synced),
-            Err(error) => {
-                shared.state.borrow_mut().flushing = false;
-                shared.poison(format!("writing {} failed: {error}", shared.dir.display()));
-                return;
-            }
+    while let Some(work) = next_work(&shared) {
+        let done = match &work {
+            Work::Flush(ready) => flush(&shared, ready).await,
+            Work::Behind => behind::write(&shared).await,
+        };
+        if let Err(error) = done {
+            shared.state.borrow_mut().flushing = false;
+            shared.poison(format!("writing {} failed: {error}", shared.dir.display()));
+            return;
         }
     }
 }
 
-fn next_flush(shared: &Shared) -> Option<Ready> {
+fn next_work(shared: &Shared) -> Option<Work> {
     let mut state = shared.state.borrow_mut();
-    if state.ready.is_empty() {
-        close_forming(&mut state, shared);
-    }
-    let next = state.ready.pop_front();
+    let next = match behind::is_due(&state) {
+        true => Some(Work::Behind),
+        false => {
+            if state.ready.is_empty() {
+                close_forming(&mut state, shared);
+            }
+            state.ready.pop_front().map(Work::Flush)
+        }
+    };
     state.flushing = next.is_some();
     next
 }
 
+async fn flush(shared: &Rc<Shared>, ready: &Ready) -> std::io::Result<()> {
+    let is_small = ready.end - ready.from <= journal::FLUSH_BYTES_MAX as u64;
+    let journal = shared.journal.as_ref().filter(|_| is_small);
+    let _under_way = journal.map(Journal::begin_flush);
+    if let Some(journal) = journal
+        && is_for_journal(shared, ready, journal)
+        && to_journal(shared, ready, journal).await?
+    {
+        return Ok(());
+    }
+    behind::write(shared).await?;
+    let synced = write(shared, ready).await?;
+    flushed(shared, ready, synced);
+    Ok(())
+}
+
+/// Whether this flush goes to the journal. Everything before it must be on stable media then, as if it were in one file,
+/// and the segment must not be about to be sealed.
+fn is_for_journal(shared: &Shared, ready: &Ready, journal: &Journal) -> bool {
+    let fsync = shared.config.borrow().durability == Durability::Fsync;
+    let state = shared.state.borrow();
+    let is_active = state.segments.last().is_some_and(|active| active.base == ready.segment);
+    let is_synced = state.unsynced_messages == 0 && ready.sync_before.is_none();
+    fsync && is_active && is_synced && journal.admits(state.behind.is_some())
+}
+
+/// False: the journal has no room for it now.
+async fn to_journal(shared: &Rc<Shared>, ready: &Ready, journal: &Journal) -> std::io::Result<bool> {
+    let truncations = shared.state.borrow().truncations;
+    let place = Place { id: shared.id, segment: ready.segment, position: ready.from, truncations };
+    let hold = match journal.append(place, behind::new_bytes(ready)).await {
+        Ok(Some(hold)) => hold,
+        Ok(None) => return Ok(false),
+        Err(error) => {
+            // A start may find it or not, so this process must not go on from the end that it knows.
+            let why = format!("flushing {} failed: {error}", shared.dir.display());
+            shared.state.borrow_mut().failure = Some(Failure { why, panicked: false });
+            return Err(error);
+        }
+    };
+    behind::push(shared, journal, ready, hold);
+    shared.count(|counters| counters.journaled += 1);
+    acknowledge(shared, ready);
+    Ok(true)
+}
+
 /// Says whether it is on stable media now, with all that came before it. The durability may change at any time: what
 /// counts is the one when the write began.
-async fn write(shared: &Shared, ready: &Ready) -> std::io::Result<bool> {
+async fn write(shared: &Rc<Shared>, ready: &Ready) -> std::io::Result<bool> {
     if let Some(before) = &ready.sync_before {
         before.sync_data().await?;
     }
     let fsync = shared.config.borrow().durability == Durability::Fsync;
     if fsync && shared.state.borrow().unsynced_messages > 0 {
         // It was `write` until now: nothing counts as flushed before what lies in front of it is.
-        seal::sync(shared).await.map_err(|Poisoned(why)| std::io::Error::other(why))?;
+        seal::sync_files(shared).await.map_err(|Poisoned(why)| std::io::Error::other(why))?;
     }
-    let bytes = ready.bytes() as u64;
-    ahead::cleared(shared, ready.segment, ready.start + bytes).await;
+    shared.state.borrow_mut().last_flush_bytes = ready.bytes();
+    write_to_segment(shared, (ready.segment, &ready.file), ready.start, ready.slices.clone(), fsync).await?;
+    Ok(fsync)
+}
+
+/// Writes blocks to a segment, once no zeros are on their way there. A segment that has gone meanwhile takes nothing.
+pub(super) async fn write_to_segment(
+    shared: &Shared,
+    (base, file): (Offset, &File),
+    start: u64,
+    mut slices: Vec<Slice>,
+    fsync: bool,
+) -> std::io::Result<()> {
+    let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+    ahead::cleared(shared, base, start + bytes).await;
     let zeros = {
         let mut state = shared.state.borrow_mut();
-        state.last_flush_bytes = ready.bytes();
-        let Some(segment) = state.segment(ready.segment) else { return Ok(fsync) };
-        space::zeros_ahead(ready.start, ready.start + bytes, segment.written, segment.allocated)
+        let Some(segment) = state.segment(base) else { return Ok(()) };
+        space::zeros_ahead(start, start + bytes, segment.written, segment.allocated)
     };
-    let mut slices = ready.slices.clone();
     if zeros > 0 {
         slices.push(rt::zeros(zeros as usize));
     }
-    ready.file.write_at(slices, ready.start, media_sync(shared, fsync)).await?;
+    file.write_at(slices, start, media_sync(shared, fsync)).await?;
     let mut state = shared.state.borrow_mut();
-    if let Some(segment) = state.segment(ready.segment) {
-        segment.written = segment.written.max(ready.start + bytes + zeros);
+    if let Some(segment) = state.segment(base) {
+        segment.written = segment.written.max(start + bytes + zeros);
     }
     shared.count(|counters| {
         counters.flushes += 1;
         counters.flushed_bytes += bytes;
         counters.zeros_ahead_bytes += zeros;
     });
-    Ok(fsync)
+    Ok(())
 }
 
 /// Whether a write must be on stable media before it counts.
@@ -363,36 +445,54 @@ pub(super) fn media_sync(shared: &Shared, fsync: bool) -> Sync {
     if fsync && !shared.faults.skip_flush { Sync::Data } else { Sync::None }
 }
 
-/// The disk has it: the durable end moves, waiters wake, and what a finished segment was waiting for starts.
+/// The segment has it.
 fn flushed(shared: &Rc<Shared>, ready: &Ready, synced: bool) {
-    let (finished, grow_next) = {
+    {
         let mut state = shared.state.borrow_mut();
         let state = &mut *state;
-        assert!(ready.end_offset > state.durable_end);
-        state.durable_end = ready.end_offset;
+        state.filed_end = ready.end_offset;
         if synced && state.unsynced_messages == 0 {
             state.synced_end = ready.end_offset;
         } else {
             state.unsynced_messages += ready.batches;
         }
-        state.high_watermark = state.high_watermark.max(state.durable_end);
         if let Some(segment) = state.segment(ready.segment) {
             segment.durable = ready.end;
         }
-        let active = state.active().base;
-        let last_of_segment = state.ready.front().is_none_or(|next| next.segment != ready.segment);
-        let finished = (ready.segment != active && last_of_segment).then_some(ready.segment);
-        (finished, wants_growth(state, shared))
+    }
+    acknowledge(shared, ready);
+    seal::sync_later(shared);
+    ahead::start(shared, ready.bytes() as u64);
+    seal_if_done(shared, ready.segment);
+}
+
+/// The disk has it: the durable end moves, and waiters wake.
+fn acknowledge(shared: &Rc<Shared>, ready: &Ready) {
+    let grow_next = {
+        let mut state = shared.state.borrow_mut();
+        let state = &mut *state;
+        assert!(ready.end_offset > state.durable_end);
+        state.durable_end = ready.end_offset;
+        state.high_watermark = state.high_watermark.max(state.durable_end);
+        wants_growth(state, shared)
     };
     shared.committed.wake_below(ready.end_offset.0);
     shared.durable.wake_below(ready.end_offset.0);
     shared.moved.notify_all();
-    seal::sync_later(shared);
-    ahead::start(shared, ready.bytes() as u64);
-    if let Some(base) = finished {
-        seal::start(shared, base);
-    }
     if grow_next {
         spawn_at_work(shared, Class::Background, grow_ahead(shared.clone()));
+    }
+}
+
+/// Seals a segment that was written to, if it is active no more and nothing is left to be written there.
+pub(super) fn seal_if_done(shared: &Rc<Shared>, base: Offset) {
+    let is_done = {
+        let mut state = shared.state.borrow_mut();
+        let is_last = state.ready.front().is_none_or(|next| next.segment != base);
+        let is_filed = state.behind.as_ref().is_none_or(|behind| behind.segment != base);
+        state.active().base != base && is_last && is_filed
+    };
+    if is_done {
+        seal::start(shared, base);
     }
 }

@@ -4,6 +4,7 @@ use crate::batch::{Codec, TimestampType};
 use crate::checkpoint::Saved;
 use crate::compaction::{Policy, keys};
 use crate::ids::{LeaderEpoch, Offset, PartitionId};
+use crate::journal::{self, Journal, Journaled};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -96,6 +97,7 @@ pub struct Limits {
     pub decompressed_bytes_max: usize,
     /// Places in the table of keys of a compaction.
     pub key_places_max: usize,
+    pub journal: journal::Limits,
 }
 
 impl Default for Limits {
@@ -106,6 +108,7 @@ impl Default for Limits {
             scan_bytes: 1 << 20,
             decompressed_bytes_max: 64 << 20,
             key_places_max: keys::PLACES_MAX,
+            journal: journal::Limits::default(),
         }
     }
 }
@@ -136,6 +139,12 @@ pub struct Faults {
     pub stale_checkpoints: bool,
     /// Recovery takes what it can read for durable.
     pub trusting_reads: bool,
+    /// Recovery does not look into journals.
+    pub forgotten_journal: bool,
+    /// A journal's file is written over while logs hold it.
+    pub reused_journal: bool,
+    /// What a journal has of a log is believed although the log was truncated since.
+    pub stale_journal: bool,
     /// A duplicate is answered at once.
     pub hasty_duplicates: bool,
     /// A flush does not wait for the zeros that are being written where it goes.
@@ -157,6 +166,10 @@ pub struct OpenLog {
     pub limits: Limits,
     pub tails: crate::cache::Tails,
     pub chunks: crate::chunks::Chunks,
+    /// Where small flushes may go first; without one all go to segments.
+    pub journal: Option<Journal>,
+    /// What journals have of this partition, in the order of writing, that its segments may not have.
+    pub left: Vec<Journaled>,
     /// How many partitions share the free space of this disk, as of now.
     pub partitions: Rc<Cell<u64>>,
     #[doc(hidden)]

@@ -13,6 +13,8 @@ pub struct Counters {
     pub tail_bytes_copied: u64,
     pub flushes: u64,
     pub flushed_bytes: u64,
+    /// Flushes that went to the journal first.
+    pub journaled: u64,
     pub zeros_ahead_bytes: u64,
     pub reads_from_tail: u64,
     /// Chunks read, for those who wait and ahead of them.
@@ -41,6 +43,7 @@ impl AddAssign for Counters {
             tail_bytes_copied,
             flushes,
             flushed_bytes,
+            journaled,
             zeros_ahead_bytes,
             reads_from_tail,
             reads_from_disk,
@@ -61,6 +64,7 @@ impl AddAssign for Counters {
         self.tail_bytes_copied += tail_bytes_copied;
         self.flushes += flushes;
         self.flushed_bytes += flushed_bytes;
+        self.journaled += journaled;
         self.zeros_ahead_bytes += zeros_ahead_bytes;
         self.reads_from_tail += reads_from_tail;
         self.reads_from_disk += reads_from_disk;

@@ -27,8 +27,10 @@ pub(super) struct Ready {
     pub(super) file: File,
     pub(super) start: u64,
     pub(super) slices: Vec<Slice>,
-    /// The file position behind its last batch.
+    /// The file positions of its first batch, and behind its last.
+    pub(super) from: u64,
     pub(super) end: u64,
+    pub(super) base_offset: Offset,
     pub(super) end_offset: Offset,
     pub(super) batches: u64,
     pub(super) sync_before: Option<File>,

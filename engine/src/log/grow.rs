@@ -51,7 +51,7 @@ pub(super) async fn roll(shared: &Rc<Shared>, now_ms: i64) -> Result<(), AppendE
         segment.allocated = space::STEP_BYTES_MIN;
         state.segments.push(segment);
         state.last_block.clear();
-        let idle = !state.flushing && state.ready.is_empty();
+        let idle = !state.flushing && state.ready.is_empty() && state.behind.is_none();
         idle.then_some(old)
     };
     shared.count(|counters| counters.rolls += 1);

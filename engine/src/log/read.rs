@@ -3,7 +3,7 @@
 
 use super::cold::{self, Source, Wanted};
 use super::scan::{Scan, Step, Window};
-use super::{Shared, State};
+use super::{Poisoned, Shared, State, behind};
 use crate::batch::{Batch, TimestampType, walk};
 use crate::ids::{LeaderEpoch, Offset};
 use crate::names;
@@ -47,6 +47,10 @@ pub(super) async fn read(
         let next = found.next.unwrap_or(from);
         return Ok(ReadOut { slices: found.slices, bytes: found.bytes, next });
     }
+    if from >= shared.state.borrow().filed_end {
+        // Memory was short and the tail gave way: what is in the journal must be in the file first.
+        settle(shared).await?;
+    }
     let wanted = Wanted { from, up_to, max_bytes, min_one, may_wait };
     // The batches of a log follow each other without a gap, compacted or not: the segment that holds `from` has it.
     let Some((source, pos)) = source(shared, from) else {
@@ -55,6 +59,10 @@ pub(super) async fn read(
     let out = cold::read(shared, &source, pos, wanted).await;
     let out = out.map_err(|why| of_segment(shared, source.base, &why))?;
     Ok(out.unwrap_or(ReadOut { next: from, ..ReadOut::default() }))
+}
+
+async fn settle(shared: &Rc<Shared>) -> Result<(), ReadError> {
+    behind::settle(shared).await.map_err(|Poisoned(why)| ReadError::Storage(why))
 }
 
 /// What went wrong with which file.
@@ -109,7 +117,9 @@ pub(super) fn available(shared: &Shared, from: Offset, up_to: Offset, cap: usize
     let mut bytes = 0;
     for (at, segment) in state.segments.iter().enumerate().skip(first) {
         let skip = if at == first { segment.floor(from) } else { 0 };
-        bytes += segment.durable.saturating_sub(skip) as usize;
+        let journaled = state.behind.as_ref().filter(|behind| behind.segment == segment.base);
+        let durable = journaled.map_or(segment.durable, |behind| behind.end);
+        bytes += durable.saturating_sub(skip) as usize;
         if bytes >= cap {
             return cap;
         }
@@ -118,14 +128,14 @@ pub(super) fn available(shared: &Shared, from: Offset, up_to: Offset, cap: usize
 }
 
 pub(super) async fn offset_for_timestamp(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     timestamp: i64,
 ) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
     find_by_time(shared, timestamp).await
 }
 
 pub(super) async fn offset_of_max_timestamp(
-    shared: &Shared,
+    shared: &Rc<Shared>,
 ) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
     let largest = {
         let state = shared.state.borrow();
@@ -141,9 +151,10 @@ pub(super) async fn offset_of_max_timestamp(
 /// The first record by offset whose time is at least `timestamp`. Times need not rise: every batch is judged by its
 /// largest.
 async fn find_by_time(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     timestamp: i64,
 ) -> Result<Option<(Offset, i64, LeaderEpoch)>, ReadError> {
+    settle(shared).await?;
     let mut from = {
         let state = shared.state.borrow();
         check(&state, state.log_start)?;

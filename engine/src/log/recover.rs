@@ -5,6 +5,7 @@
 //! and nothing is written (A2, A4). Everything here can be interrupted and done again.
 
 mod error;
+mod replay;
 mod settle;
 mod swap;
 mod walk;
@@ -60,12 +61,16 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
     found.drain(..behind);
     let cut = partition.current.truncation.filter(|truncation| truncation.under_way);
     let Known { saved, end: known_end } = recovery.checkpoint(&found, &partition.current)?;
+    let left = recovery.left(&partition.current);
     let (segments, mut progress, last_block) = match found.is_empty() {
-        true => recovery.create(log_start).await?,
-        false => recovery.walk(found, saved, log_start, cut.map(|cut| cut.to)).await?,
+        true => {
+            recovery.check_left(&left, log_start)?;
+            recovery.create(log_start).await?
+        }
+        false => recovery.walk(found, saved, log_start, cut.map(|cut| cut.to), &left).await?,
     };
     if progress.end < known_end {
-        return Err(recovery.missing_end(progress.end, known_end));
+        return Err(recovery.missing_end(progress.end, known_end, "the checkpoint"));
     }
     recovery.make_names_durable(&segments).await?;
     if cut.is_some() {
@@ -87,11 +92,13 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
         faults: how.faults,
         tails: how.tails,
         chunks: how.chunks,
+        journal: how.journal,
         partitions: how.partitions,
         tail: Rc::default(),
         turns: Default::default(),
         committed: Default::default(),
         durable: Default::default(),
+        filed: Default::default(),
         moved: Default::default(),
         at_work: Cell::new(0),
         idle: Default::default(),
@@ -118,6 +125,7 @@ fn state_of(
         log_start,
         high_watermark: end,
         durable_end: end,
+        filed_end: end,
         synced_end: end,
         end,
         epochs: progress.epochs,
@@ -130,6 +138,8 @@ fn state_of(
         compacting: false,
         forming: None,
         ready: VecDeque::new(),
+        behind: None,
+        settling: false,
         flushing: false,
         spare: Vec::new(),
         last_block,
@@ -303,11 +313,11 @@ impl Recovery<'_> {
         stored.map_err(|error| OpenError::Io { path: self.how.dir.join(names::PARTITION_FILE), error })
     }
 
-    fn missing_end(&self, end: Offset, known: Offset) -> OpenError {
+    fn missing_end(&self, end: Offset, known: Offset, who: &str) -> OpenError {
         OpenError::Damaged {
             path: self.how.dir.clone(),
             position: 0,
-            why: format!("the log ends at offset {end}, and the checkpoint knows offsets up to {known}"),
+            why: format!("the log ends at offset {end}, and {who} knows offsets up to {known}"),
         }
     }
 

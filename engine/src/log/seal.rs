@@ -1,7 +1,7 @@
 //! Ends: of a segment (length, index file, CRCs), of the volatile part of a log (device flushes in write mode), and of
 //! a log's life (what the checkpoint may say, closing).
 
-use super::{Durability, PanicPoisons, Poisoned, Shared, ahead, append, spawn_at_work, wait_for};
+use super::{Durability, PanicPoisons, Poisoned, Shared, ahead, append, behind, spawn_at_work, wait_for};
 use crate::checkpoint::Saved;
 use crate::ids::Offset;
 use crate::index::SealedIndex;
@@ -170,14 +170,20 @@ pub(super) fn durability_changed(shared: &Rc<Shared>) {
     spawn_at_work(shared, Class::Background, async move { drop(sync(&changed).await) });
 }
 
-/// Puts everything that was written onto stable media.
-pub(super) async fn sync(shared: &Shared) -> Result<(), Poisoned> {
+/// Puts everything that is durable onto stable media, in its segments.
+pub(super) async fn sync(shared: &Rc<Shared>) -> Result<(), Poisoned> {
+    behind::settle(shared).await?;
+    sync_files(shared).await
+}
+
+/// The same, but for what is in the journal.
+pub(super) async fn sync_files(shared: &Shared) -> Result<(), Poisoned> {
     // One at a time: whoever comes second may speak of it only when the first has ended.
     let _turn = shared.syncing.acquire(1).await;
     let (files, end) = {
         let mut state = shared.state.borrow_mut();
         state.check_open()?;
-        if state.synced_end >= state.durable_end {
+        if state.synced_end >= state.filed_end {
             return Ok(());
         }
         state.unsynced_messages = 0;
@@ -186,7 +192,7 @@ pub(super) async fn sync(shared: &Shared) -> Result<(), Poisoned> {
             // A segment is dirty if it ends behind what is on stable media.
             state.segments.get(at + 1).is_none_or(|next| next.base > synced_end)
         });
-        (files.map(|(_, segment)| segment.file.clone()).collect::<Vec<_>>(), state.durable_end)
+        (files.map(|(_, segment)| segment.file.clone()).collect::<Vec<_>>(), state.filed_end)
     };
     for file in files {
         if let Err(error) = file.sync_data().await {

@@ -198,6 +198,7 @@ fn apply(shared: &Shared, cut: &Cut, epoch: LeaderEpoch) -> Vec<Offset> {
     let state = &mut *state;
     assert!(state.forming.is_none());
     assert!(state.ready.is_empty());
+    assert!(state.behind.is_none());
     let kept = state.segments.partition_point(|segment| segment.base <= cut.segment);
     let gone = state.segments.split_off(kept).into_iter().map(|segment| segment.base).collect();
     let active = state.active();
@@ -211,7 +212,8 @@ fn apply(shared: &Shared, cut: &Cut, epoch: LeaderEpoch) -> Vec<Offset> {
     *active = shorter;
     state.last_block = cut.last_block.clone();
     state.spare.clear();
-    (state.end, state.durable_end, state.synced_end) = (cut.end, cut.end, cut.end);
+    (state.end, state.durable_end) = (cut.end, cut.end);
+    (state.filed_end, state.synced_end) = (cut.end, cut.end);
     state.high_watermark = state.high_watermark.min(cut.end);
     state.epochs.truncate_end(cut.end);
     state.epochs.assign(epoch, cut.end);

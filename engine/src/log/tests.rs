@@ -6,6 +6,7 @@ mod compaction;
 mod compaction_beside;
 mod crash;
 mod hazards;
+mod journal;
 
 use super::*;
 use crate::batch::build::BatchBuilder;
@@ -45,6 +46,8 @@ fn open_log(dir: PathBuf, epoch: i32) -> OpenLog {
         limits: Limits::default(),
         tails: Tails::new(4 << 20),
         chunks: Chunks::new(4 << 20),
+        journal: None,
+        left: Vec::new(),
         partitions: Rc::new(Cell::new(1)),
         faults: Faults::default(),
     }

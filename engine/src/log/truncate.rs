@@ -1,6 +1,6 @@
 //! The front of a log: what retention and DeleteRecords take away. The log start is durable before a file goes (A5).
 
-use super::{AppendError, AtWork, PanicPoisons, Shared, grow, seal};
+use super::{AppendError, AtWork, PanicPoisons, Shared, behind, grow, seal};
 use crate::ids::Offset;
 use crate::names;
 use crate::retention::{self, Aged, Limits};
@@ -127,6 +127,7 @@ pub(super) async fn delete(shared: &Rc<Shared>) -> std::io::Result<()> {
     shared.wake_everybody();
     // A compaction that makes a file while the folder goes would keep it from going.
     shared.idle().await;
+    behind::forget(shared);
     let parent = shared.dir.parent().map(std::path::Path::to_path_buf);
     shared.core.remove_dir_all(shared.dir.clone()).await?;
     match parent {

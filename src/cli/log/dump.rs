@@ -48,6 +48,7 @@ fn text(report: &Report, batches: bool) -> String {
         });
     }
     report.raft.iter().for_each(|generation| text_of_metadata(generation, batches, &mut lines));
+    lines.extend(report.notes.iter().cloned());
     report.partitions.iter().for_each(|one| text_of(one, batches, &mut lines));
     lines.push(String::new());
     lines.join("\n")
@@ -107,8 +108,12 @@ fn line_of(segment: &SegmentFacts) -> String {
     let torn = examined.torn.as_ref().map_or(String::new(), |torn| {
         format!(", {} bytes of an unfinished write behind it", torn.end - torn.start)
     });
+    let journaled = match journaled_bytes(segment) {
+        0 => String::new(),
+        bytes => format!(" and {} in the journal", format_bytes(bytes)),
+    };
     format!(
-        "{}: offsets {} up to {}, {} batches, {} in a file of {}, index {}{torn}",
+        "{}: offsets {} up to {}, {} batches, {} in a file of {}{journaled}, index {}{torn}",
         segment.path.file_name().unwrap_or_default().display(),
         segment.base,
         examined.end,
@@ -117,6 +122,11 @@ fn line_of(segment: &SegmentFacts) -> String {
         format_bytes(segment.file_bytes),
         name_of(segment.index),
     )
+}
+
+/// What the next start puts into the file.
+fn journaled_bytes(segment: &SegmentFacts) -> u64 {
+    segment.journaled.iter().map(|flush| flush.batches.len() as u64).sum()
 }
 
 fn name_of(index: IndexState) -> &'static str {
@@ -211,6 +221,7 @@ fn whole(report: &Report) -> Value {
         "checkpoints": report.checkpoints.iter().map(slot).collect::<Vec<_>>(),
         "metadata": report.raft.iter().map(generation).collect::<Vec<_>>(),
         "partitions": report.partitions.iter().map(partition).collect::<Vec<_>>(),
+        "notes": report.notes,
     })
 }
 
@@ -268,6 +279,7 @@ fn segment(one: &SegmentFacts) -> Value {
         "end_offset": one.examined.end,
         "bytes": one.examined.position,
         "file_bytes": one.file_bytes,
+        "journal_bytes": journaled_bytes(one),
         "index": name_of(one.index),
         "torn_bytes": one.examined.torn.as_ref().map(|torn| torn.end - torn.start),
         "batches": batches.collect::<Vec<_>>(),

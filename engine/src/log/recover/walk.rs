@@ -6,6 +6,7 @@ use crate::batch::Batch;
 use crate::checkpoint::Saved;
 use crate::ids::Offset;
 use crate::index::SealedIndex;
+use crate::journal::Journaled;
 use crate::log::scan::{Scan, Step, Window};
 use crate::names;
 use crate::segment::{ChunkCrcs, Index, Segment};
@@ -24,6 +25,7 @@ impl Recovery<'_> {
         saved: Option<Saved>,
         log_start: Offset,
         cut: Option<Offset>,
+        left: &[Journaled],
     ) -> Result<Walked, OpenError> {
         let beyond = match cut {
             Some(cut) => found.split_off(found.partition_point(|found| found.base <= cut)),
@@ -58,7 +60,9 @@ impl Recovery<'_> {
             }
             let here = saved.as_ref().filter(|saved| saved.segment == base);
             self.search(&mut segment, &mut progress, (&path, length), here, cut).await?;
+            let length = self.replay(&mut segment, &mut progress, (&path, length), left).await?;
             if !self.goes_on(later, progress.end).await? {
+                self.check_left(left, progress.end.max(log_start))?;
                 let clean = here.is_some_and(|saved| saved.clean && saved.end == progress.end);
                 last_block = self.settle(&mut segment, &progress, (&path, length), clean, cut).await?;
                 segments.push(segment);
@@ -246,7 +250,7 @@ impl Recovery<'_> {
     }
 
     /// Takes the batch if it continues the log.
-    fn accept(&self, bytes: &Slice, segment: &mut Segment, progress: &mut Progress) -> bool {
+    pub(super) fn accept(&self, bytes: &Slice, segment: &mut Segment, progress: &mut Progress) -> bool {
         let Ok((batch, _)) = Batch::parse(bytes) else { return false };
         let (base, epoch) = (batch.base_offset(), batch.leader_epoch());
         let continues = base == progress.end;

@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::folder::Folder;
+use crate::journal;
 use crate::store::{OpenPartition, Store};
 use rt::Class;
 use rt::sim::{CrashPlan, Sim, SimConfig, SimDisk, Stopped};
@@ -34,6 +35,9 @@ pub(super) struct Setup {
     pub truncates: bool,
     /// Lives raise its start, some of them twice at a time.
     pub raises: bool,
+    /// How many logs each life has.
+    pub logs: i32,
+    pub journal: journal::Limits,
 }
 
 impl Setup {
@@ -50,7 +54,15 @@ impl Setup {
             appends: APPENDS,
             truncates: false,
             raises: false,
+            logs: 1,
+            journal: journal::Limits::default(),
         }
+    }
+
+    /// Lives of several logs that share a journal of few entries.
+    fn journaled(plan: CrashPlan) -> Setup {
+        let journal = journal::Limits { file_bytes: 24 << 10, flushes_min: 1 };
+        Setup { logs: 3, journal, appends: 12, value_bytes: 300, segment_bytes: 12_000, ..Setup::fsync(plan) }
     }
 }
 
@@ -118,9 +130,9 @@ impl Model {
     }
 }
 
-fn partition(setup: &Setup, epoch: i32) -> OpenPartition {
+fn partition(setup: &Setup, index: i32, epoch: i32) -> OpenPartition {
     OpenPartition {
-        id: PartitionId { topic: TopicId([7; 16]), index: 0 },
+        id: PartitionId { topic: TopicId([7; 16]), index },
         topic_name: "orders".into(),
         config: LogConfig {
             after_max_ms: i64::MAX,
@@ -139,14 +151,36 @@ fn value(bytes: usize, epoch: i32, writer: u32, n: u32) -> Vec<u8> {
     value
 }
 
-async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
+type Models = Vec<Rc<RefCell<Model>>>;
+
+async fn life(core: Core, setup: Setup, epoch: i32, models: Models) {
     let opened = Folder::open(&core, Path::new("/data/broker"), 1).await;
     let (folder, _lock) = match opened {
         Ok(opened) => opened,
-        Err(error) => return model.borrow_mut().fail(format!("the folder does not open: {error}")),
+        Err(error) => return models[0].borrow_mut().fail(format!("the folder does not open: {error}")),
     };
-    let store = Store::with_faults(&core, Arc::new(folder), Limits::default(), setup.faults);
-    let log = match store.open_log(partition(&setup, epoch)).await {
+    let limits = Limits { journal: setup.journal, ..Limits::default() };
+    let store = Store::with_faults(&core, Arc::new(folder), limits, setup.faults);
+    let logs = models.into_iter().zip(0..).map(|(model, index)| {
+        core.spawn(Class::Control, life_of_log(core.clone(), store.clone(), setup, (index, epoch), model))
+    });
+    for log in logs.collect::<Vec<_>>() {
+        log.await.expect("a log's life does not panic");
+    }
+    if core.random_u64() & 3 == 0 {
+        store.close().await.expect("closes");
+        store.folder().mark_clean(&core).await.expect("marks");
+    }
+}
+
+async fn life_of_log(
+    core: Core,
+    store: Store,
+    setup: Setup,
+    (index, epoch): (i32, i32),
+    model: Rc<RefCell<Model>>,
+) {
+    let log = match store.open_log(partition(&setup, index, epoch)).await {
         Ok(log) => log,
         Err(error) => return model.borrow_mut().fail(format!("the log does not open: {error}")),
     };
@@ -173,10 +207,6 @@ async fn life(core: Core, setup: Setup, epoch: i32, model: Rc<RefCell<Model>>) {
     for task in raising {
         task.await.expect("raising does not panic");
     }
-    if core.random_u64() & 3 == 0 {
-        store.close().await.expect("closes");
-        store.folder().mark_clean(&core).await.expect("marks");
-    }
 }
 
 async fn append_all(core: &Core, store: &Store, log: &Log, setup: Setup, model: &Rc<RefCell<Model>>) {
@@ -193,11 +223,14 @@ async fn append_all(core: &Core, store: &Store, log: &Log, setup: Setup, model: 
 async fn write(log: Log, setup: Setup, writer: u32, model: Rc<RefCell<Model>>) {
     for n in 0..setup.appends {
         let value = value(setup.value_bytes, log.leader_epoch().0, writer, n);
-        let Ok(appended) = log.append(produced(&value), AppendKind::Client).await else { return };
+        let appended = match log.append(produced(&value), AppendKind::Client).await {
+            Ok(appended) => appended,
+            Err(error) => return model.borrow_mut().fail(format!("an append failed: {error:?}")),
+        };
         let (epoch, offset) = (log.leader_epoch().0, appended.base_offset.0);
         model.borrow_mut().assign(epoch, offset, value.clone());
-        if log.committed(appended.last_offset).await.is_err() {
-            return;
+        if let Err(Poisoned(why)) = log.committed(appended.last_offset).await {
+            return model.borrow_mut().fail(format!("an append was given up: {why}"));
         }
         model.borrow_mut().acked.insert(offset, (epoch, value));
     }
@@ -239,23 +272,25 @@ async fn try_read_all(log: &Log) -> Result<Vec<(i64, i32, Vec<u8>)>, String> {
 
 /// Lives until something breaks. The disk survives each; everything else goes with it.
 pub(super) fn lives(seed: u64, setup: Setup) -> Result<(), String> {
-    let model = Rc::new(RefCell::new(Model::default()));
+    let models: Models = (0..setup.logs).map(|_| Rc::default()).collect();
     let mut disk = SimDisk::new();
     let mut random = seed;
     for number in 0..setup.lives {
         let config = SimConfig { memory_bytes: 16 << 20, ..SimConfig::default() };
         let sim = Sim::with_disk(seed ^ u64::from(number), config, disk.clone());
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        disk.crash_at_op(disk.op_count() + 1 + (random >> 33) % 70);
+        disk.crash_at_op(disk.op_count() + 1 + (random >> 33) % (70 * setup.logs.unsigned_abs() as u64));
         let epoch = number as i32 * 2 + 1;
-        let ended = sim.run(|core| life(core, setup, epoch, model.clone()));
+        let ended = sim.run(|core| life(core, setup, epoch, models.clone()));
         if let Err(stopped) = ended
             && stopped != Stopped::Crashed
         {
             return Err(format!("life {number} ended with {stopped:?}"));
         }
-        if let Some(violation) = model.borrow_mut().violation.take() {
-            return Err(format!("life {number}: {violation}"));
+        for (model, log) in models.iter().zip(0..) {
+            if let Some(violation) = model.borrow_mut().violation.take() {
+                return Err(format!("life {number}, log {log}: {violation}"));
+            }
         }
         let killed = setup.kills && random >> 60 & 1 == 1;
         disk = sim.crash(if killed { CrashPlan::KILLED } else { setup.plan });
@@ -290,6 +325,31 @@ const PLANS: [CrashPlan; 4] = [
 #[test]
 fn what_fsync_acknowledged_survives_every_power_cut() {
     PLANS.into_iter().for_each(|plan| holds(Setup::fsync(plan), 20));
+}
+
+#[test]
+fn what_the_journal_acknowledged_survives_every_power_cut() {
+    PLANS.into_iter().for_each(|plan| holds(Setup::journaled(plan), 20));
+    let truncating = |plan| Setup { truncates: true, appends: 3, lives: 10, ..Setup::journaled(plan) };
+    PLANS.into_iter().for_each(|plan| holds(truncating(plan), 10));
+    let raising = |plan| Setup { raises: true, lives: 10, ..Setup::journaled(plan) };
+    PLANS.into_iter().for_each(|plan| holds(raising(plan), 10));
+    // Files of one entry each: it is the turn of one again while its logs still write behind.
+    let tight = |plan| {
+        let journal = journal::Limits { file_bytes: 8 << 10, flushes_min: 1 };
+        Setup { journal, ..Setup::journaled(plan) }
+    };
+    PLANS.into_iter().for_each(|plan| holds(tight(plan), 10));
+    let none = Faults::default();
+    let broken = [
+        Setup { faults: Faults { forgotten_journal: true, ..none }, ..Setup::journaled(CrashPlan::STRICT) },
+        Setup { faults: Faults { reused_journal: true, ..none }, ..tight(CrashPlan::STRICT) },
+        Setup { faults: Faults { skip_flush: true, ..none }, ..Setup::journaled(CrashPlan::STRICT) },
+        Setup { faults: Faults { stale_journal: true, ..none }, ..truncating(CrashPlan::STRICT) },
+    ];
+    for setup in broken {
+        is_caught(setup, 300);
+    }
 }
 
 #[test]
@@ -383,7 +443,7 @@ fn a_durability_that_changes_under_a_log_counts_from_then_on() {
                 Setup { durability: before, segment_bytes: 1 << 20, ..Setup::fsync(CrashPlan::STRICT) };
             let (folder, _lock) = Folder::open(&core, Path::new("/data/broker"), 1).await.expect("opens");
             let store = Store::with_faults(&core, Arc::new(folder), Limits::default(), Faults::default());
-            let log = store.open_log(partition(&setup, 1)).await.expect("opens");
+            let log = store.open_log(partition(&setup, 0, 1)).await.expect("opens");
             for n in 0..8 {
                 let appended = log.append(produced(&value(9_000, 1, 0, n)), AppendKind::Client).await;
                 log.committed(appended.expect("appends").last_offset).await.expect("commits");
@@ -404,7 +464,7 @@ fn a_durability_that_changes_under_a_log_counts_from_then_on() {
             let store = Store::with_faults(&core, Arc::new(folder), Limits::default(), Faults::default());
             let setup =
                 Setup { durability: after, segment_bytes: 1 << 20, ..Setup::fsync(CrashPlan::STRICT) };
-            let log = store.open_log(partition(&setup, 2)).await.expect("opens");
+            let log = store.open_log(partition(&setup, 0, 2)).await.expect("opens");
             assert_eq!(log.log_end_offset(), Offset(8), "{before:?} to {after:?}");
         });
         ended.expect("the life runs to its end");
