@@ -276,7 +276,7 @@ pub(super) fn close_forming(state: &mut State, shared: &Shared) {
     let Some(forming) = state.forming.take() else { return };
     assert!(!forming.spots.is_empty());
     let end = forming.start + forming.filled as u64;
-    state.last_block = forming.last_block();
+    forming.copy_last_block(&mut state.last_block);
     shared.count(|counters| counters.tail_bytes_copied += state.last_block.len() as u64);
     let Forming { segment, file, start, chunks, filled, spots, end_offset } = forming;
     let slices = freeze(chunks, filled);

@@ -82,16 +82,17 @@ impl Forming {
         (self.filled - before) as u64
     }
 
-    pub(super) fn last_block(&self) -> Vec<u8> {
+    /// Puts the last, partly filled block into `block`.
+    pub(super) fn copy_last_block(&self, block: &mut Vec<u8>) {
+        block.clear();
         let mut at = self.filled - self.filled % BLOCK_BYTES as usize;
         let bytes = self.filled - at;
         for chunk in &self.chunks {
             if at < chunk.len() {
-                return chunk[at..at + bytes].to_vec();
+                return block.extend_from_slice(&chunk[at..at + bytes]);
             }
             at -= chunk.len();
         }
-        Vec::new()
     }
 }
 
