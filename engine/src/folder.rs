@@ -601,6 +601,24 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_without_journals_becomes_one_with_them_and_stays_the_same_storage() {
+        use rt::sim::{Sim, SimConfig, SimDisk};
+        let (data, disk) = (Path::new("/data/broker"), SimDisk::new());
+        let mut block = encode([9; 16]).to_vec();
+        block[8] = 1;
+        block.resize(4096, 0);
+        disk.put(data.join(IDENTITY_FILE), &block);
+        let sim = Sim::with_disk(1, SimConfig::default(), disk.clone());
+        let opened = sim.run(|core| async move {
+            let (folder, _lock) = Folder::open(&core, data, 1).await.expect("opens");
+            (folder.uuid(), folder.is_new())
+        });
+        assert_eq!(opened.expect("runs"), [([9; 16], false)]);
+        block[8] = 2;
+        assert_eq!(disk.contents(data.join(IDENTITY_FILE)), Some(block));
+    }
+
+    #[test]
     fn an_identity_is_read_refused_or_found_damaged() {
         let bytes = encode([9; 16]);
         assert_eq!(decode(&bytes), Ok(([9; 16], FORMAT)));

@@ -72,7 +72,7 @@ pub(super) async fn open(core: &Core, how: OpenLog) -> Result<Shared, OpenError>
     if progress.end < known_end {
         return Err(recovery.missing_end(progress.end, known_end, "the checkpoint"));
     }
-    recovery.make_names_durable(&segments).await?;
+    recovery.make_names_durable(&segments, cut.is_some()).await?;
     if cut.is_some() {
         recovery.finish_truncation(&mut partition).await?;
     }
@@ -274,11 +274,12 @@ impl Recovery<'_> {
     }
 
     /// A process that died may have made the folder, or its last segment, and not have come to sync the name: a later one
-    /// that appends there must not rely on it. A checkpoint that knows the segment was written after that.
-    async fn make_names_durable(&self, segments: &[Segment]) -> Result<(), OpenError> {
+    /// that appends there must not rely on it. A checkpoint that knows the segment was written after that; but one that died
+    /// in a truncation may have taken other names away in the same manner, and they must not come back.
+    async fn make_names_durable(&self, segments: &[Segment], is_cut: bool) -> Result<(), OpenError> {
         let known = self.how.checkpoint.as_ref().map(|saved| saved.segment);
-        if self.faults().skip_dir_sync || (known.is_some() && known == segments.last().map(|last| last.base))
-        {
+        let is_known = known.is_some() && known == segments.last().map(|last| last.base);
+        if self.faults().skip_dir_sync || (is_known && !is_cut) {
             return Ok(());
         }
         for dir in [Some(self.how.dir.as_path()), self.how.dir.parent()].into_iter().flatten() {

@@ -332,6 +332,8 @@ fn what_the_journal_acknowledged_survives_every_power_cut() {
     PLANS.into_iter().for_each(|plan| holds(Setup::journaled(plan), 20));
     let truncating = |plan| Setup { truncates: true, appends: 3, lives: 10, ..Setup::journaled(plan) };
     PLANS.into_iter().for_each(|plan| holds(truncating(plan), 10));
+    // A process that was killed had taken a segment's name away, and a power cut two lives later brought it back.
+    assert_eq!(lives(29, truncating(CrashPlan::STRICT)), Ok(()));
     let raising = |plan| Setup { raises: true, lives: 10, ..Setup::journaled(plan) };
     PLANS.into_iter().for_each(|plan| holds(raising(plan), 10));
     // Files of one entry each: it is the turn of one again while its logs still write behind.
