@@ -8,7 +8,7 @@
 
 use crate::checkpoint::{self, Saved};
 use crate::ids::PartitionId;
-use crate::journal::{Journaled, Left};
+use crate::journal::{Journaled, Left, Settled};
 use crate::names;
 use rt::{Core, LockGuard, Open, Slice, Sync};
 use std::collections::{HashMap, HashSet};
@@ -303,8 +303,15 @@ impl Folder {
 
     async fn drop_settled_journals(&self, core: &Core) {
         let settled = self.left().take_settled();
-        for path in settled {
-            if let Err(error) = core.unlink(path.clone()).await {
+        for file in settled {
+            let (path, done) = match file {
+                Settled::Whole(path) => (path.clone(), core.unlink(path).await),
+                Settled::Damaged(path) => {
+                    let kept = path.with_extension(crate::repair::KEPT_SUFFIX);
+                    (path.clone(), core.rename(path, kept).await)
+                }
+            };
+            if let Err(error) = done {
                 rt::say!("corelog: the journal {} is not needed and stays: {error}", path.display());
             }
         }

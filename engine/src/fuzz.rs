@@ -125,7 +125,7 @@ pub fn index(bytes: &[u8]) {
 /// A journal file, and the body of an entry of one.
 pub fn journal(bytes: &[u8]) {
     const KEY: [u8; 16] = [7; 16];
-    let head = seal(*b"CLJF", 1, &KEY);
+    let head = seal(*b"CLJF", 1, &[&KEY[..], &[0; 8]].concat());
     let mut file = vec![0; 4096];
     file[..head.len()].copy_from_slice(&head);
     file.extend(seal(*b"CLJN", 1, &[&KEY, bytes].concat()));

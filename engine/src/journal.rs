@@ -9,8 +9,9 @@
 //! ```text
 //! <data>/journal/<number>    two per core, made when they are first needed; twenty digits (format.rs)
 //! ```
-//! One file is filled, the other one emptied: when it is the turn of the other, no log may hold it any more. As long as one
-//! does, flushes go to the segments as they would without a journal. Nothing here waits for memory.
+//! One file is filled, the other one emptied: when one is full, the other takes its turn, or it does again, if no log holds it
+//! any more. As long as both are held, flushes go to the segments as they would without a journal. Nothing here waits for
+//! memory.
 //!
 //! Invariants:
 //! - an entry is on stable media before the next one is begun, so that only the last can be torn;
@@ -22,7 +23,7 @@ pub(crate) mod format;
 mod left;
 
 pub use format::{Journaled, Place};
-pub(crate) use left::{Left, of_log};
+pub(crate) use left::{Left, Settled, of_log};
 
 use crate::log::Faults;
 use crate::space::{BLOCK_BYTES, block_ceil};
@@ -258,6 +259,7 @@ impl Journal {
 
     /// Writes entry by entry until nothing waits.
     async fn write_all(&self) {
+        let _guard = PanicFails(&self.0);
         loop {
             for _ in 0..GATHERING_TURNS {
                 self.0.core.yield_now().await;
@@ -268,10 +270,13 @@ impl Journal {
                     self.0.count(|counters| counters.refused += flushes.len() as u64);
                     (flushes, Ok(None))
                 }
-                Next::Entry { flushes, data, at: (number, file, position) } => {
+                Next::Entry { flushes, head, data, at: (number, file, position) } => {
                     let bytes = data.len() as u64;
                     let sync = if self.0.faults.skip_flush { Sync::None } else { Sync::Data };
-                    let written = file.write_at(vec![data], position, sync).await;
+                    let written = match file.write_at(vec![head], 0, sync).await {
+                        Ok(()) => file.write_at(vec![data], position, sync).await,
+                        failed => failed,
+                    };
                     self.0.count(|counters| {
                         counters.writes += 1;
                         counters.flushes += flushes.len() as u64;
@@ -318,25 +323,31 @@ impl Journal {
         if state.stage != Stage::Ready || !self.find_room(state, padded) {
             return Next::Refused(flushes);
         }
-        let padded = usize::try_from(padded).expect("an entry is bounded");
-        let Some(mut buf) = shared.core.buffers().try_take(padded, Reservation::Produce) else {
-            return Next::Refused(flushes);
-        };
         let number = state.filling;
         let filling = &mut state.files[number];
         let entry = Entry { key: filling.key, generation: filling.generation, number: filling.number };
-        let mut at = format::begin(&mut buf, &entry, flushes.len());
+        // The first one of a generation follows a new head.
+        let head_bytes = if entry.number == 0 { BLOCK_BYTES as usize } else { 0 };
+        let padded = usize::try_from(padded).expect("an entry is bounded");
+        let Some(mut buf) = shared.core.buffers().try_take(head_bytes + padded, Reservation::Produce) else {
+            return Next::Refused(flushes);
+        };
+        let (head, out) = buf.split_at_mut(head_bytes);
+        head.copy_from_slice(&format::head(&entry)[..head_bytes]);
+        let mut at = format::begin(out, &entry, flushes.len());
         for flush in &flushes {
-            at = format::put(&mut buf, at, &flush.place, flush.batches.iter().map(|part| &part[..]));
+            at = format::put(out, at, &flush.place, flush.batches.iter().map(|part| &part[..]));
         }
         assert!(at == bytes);
-        format::finish(&mut buf[..bytes]);
-        buf[bytes..].fill(0);
+        format::finish(&mut out[..bytes]);
+        out[bytes..].fill(0);
         let position = filling.position;
         filling.position += padded as u64;
         filling.number += 1;
         filling.held += flushes.len();
-        Next::Entry { flushes, data: buf.freeze(0..padded), at: (number, filling.file.clone(), position) }
+        let data = buf.freeze(0..head_bytes + padded);
+        let (head, data) = (data.slice(0..head_bytes), data.slice(head_bytes..data.len()));
+        Next::Entry { flushes, head, data, at: (number, filling.file.clone(), position) }
     }
 
     /// Whether the file that is being filled has so many bytes left, or the other one is empty and takes its turn.
@@ -347,16 +358,17 @@ impl Journal {
             return true;
         }
         let full = state.filling;
-        let next = &mut state.files[(full + 1) % FILES];
-        if next.held > 0 && !shared.faults.reused_journal {
-            return false;
-        }
+        let other = (full + 1) % FILES;
+        let is_free = |number: usize| state.files[number].held == 0 || shared.faults.reused_journal;
+        // A log that failed holds its file until the next start: then the other one is all there is.
+        let next = [other, full].into_iter().find(|number| is_free(*number));
+        // Also those that learned late what they have in it.
+        state.files.iter_mut().for_each(|file| self.empty(std::mem::take(&mut file.holders)));
+        let Some(next) = next else { return false };
+        state.filling = next;
+        let next = &mut state.files[next];
         (next.generation, next.number, next.position) = (shared.next_generation(), 0, BLOCK_BYTES);
-        next.holders.clear();
-        let is_room = fits(next);
-        state.filling = (full + 1) % FILES;
-        self.empty(std::mem::take(&mut state.files[full].holders));
-        is_room
+        fits(next)
     }
 
     /// Has logs write what they hold to their segments, some at a time.
@@ -376,12 +388,28 @@ impl Journal {
     }
 }
 
+/// If a panic ends the writer, whoever waits for it hears of it, and nobody waits again.
+struct PanicFails<'a>(&'a Shared);
+
+impl Drop for PanicFails<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut state) = self.0.state.try_borrow_mut()
+        {
+            (state.stage, state.writing) = (Stage::Failed, false);
+            state.queue.clear();
+        }
+    }
+}
+
 /// What the writer does next.
 enum Next {
     Nothing,
     Refused(Vec<Waiting>),
     Entry {
         flushes: Vec<Waiting>,
+        /// What the file must begin with before the entry is written; empty where it does.
+        head: Slice,
         data: Slice,
         /// The file's number, the file, and where in it.
         at: (usize, File, u64),
@@ -416,16 +444,21 @@ impl Shared {
 
     /// Both files, full of zeros, so that entries overwrite blocks instead of converting them.
     async fn make_files(&self) -> io::Result<Vec<JournalFile>> {
-        let mut files = Vec::with_capacity(FILES);
+        let (mut files, mut paths) = (Vec::with_capacity(FILES), Vec::with_capacity(FILES));
         for _ in 0..FILES {
             let generation = self.next_generation();
             let path = self.dir.join(name(generation));
-            let made = self.make_file(path.clone(), generation).await;
-            if made.is_err() {
-                // What stays of it is a file that holds nothing.
-                let _ = self.core.unlink(path).await;
+            paths.push(path.clone());
+            match self.make_file(path, generation).await {
+                Ok(file) => files.push(file),
+                Err(error) => {
+                    for path in paths {
+                        // What stays by a failure is a file that holds nothing, and goes with the next start.
+                        let _ = self.core.unlink(path).await;
+                    }
+                    return Err(error);
+                }
             }
-            files.push(made?);
         }
         if !self.faults.skip_dir_sync {
             self.core.sync_dir(self.dir.clone()).await?;
@@ -447,7 +480,7 @@ impl Shared {
         key[..8].copy_from_slice(&self.core.random_u64().to_le_bytes());
         key[8..].copy_from_slice(&self.core.random_u64().to_le_bytes());
         let mut head = self.core.buffers().take(BLOCK_BYTES as usize, Reservation::Control).await;
-        head.copy_from_slice(&format::head(key));
+        head.copy_from_slice(&format::head(&Entry { key, generation, number: 0 }));
         file.write_at(vec![head.freeze(0..BLOCK_BYTES as usize)], 0, Sync::Data).await?;
         file.sync_all().await?;
         Ok(JournalFile {

@@ -144,7 +144,7 @@ struct Shared {
     turns: Turns,
     committed: Waiters,
     durable: Waiters,
-    /// Whoever waits for `filed_end`.
+    /// Whoever waits for what is in the journal only.
     filed: Waiters,
     moved: Event,
     /// Tasks that may touch the files, and the moment that there is none.
@@ -476,6 +476,11 @@ impl State {
             (None, true) => Err(Poisoned("the log is closed".into())),
             (None, false) => Ok(()),
         }
+    }
+
+    /// Whether everything in the segments is on stable media. A sync that is under way does not count.
+    fn is_synced(&self) -> bool {
+        self.synced_end >= self.filed_end
     }
 
     fn active(&mut self) -> &mut Segment {

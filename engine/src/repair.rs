@@ -57,6 +57,8 @@ pub struct PartitionFacts {
     pub says: Result<names::Partition, Unreadable>,
     pub saved: Option<Saved>,
     pub segments: Vec<SegmentFacts>,
+    /// How often the log had been truncated when the journal was written last.
+    journaled_truncations: u32,
     /// What a start refuses to serve it for, apart from what lies in the segments.
     pub faults: Vec<Fault>,
 }
@@ -249,7 +251,15 @@ async fn look(
         let is_swapped = swap.is_some_and(|swap| swap.base == base) && has(&before);
         if is_swapped { before } else { after }
     };
-    let mut facts = PartitionFacts { dir, id, says, saved, segments: Vec::new(), faults: Vec::new() };
+    let mut facts = PartitionFacts {
+        dir,
+        id,
+        says,
+        saved,
+        segments: Vec::new(),
+        journaled_truncations: 0,
+        faults: Vec::new(),
+    };
     let mut before = (bases.first().copied().unwrap_or(Offset::ZERO), LeaderEpoch::UNKNOWN);
     for (at, &base) in bases.iter().enumerate() {
         let path = facts.dir.join(file_of(base, names::cleaned(base), names::segment(base)));
@@ -260,9 +270,6 @@ async fn look(
             Ok(content) => Some(SealedIndex::decode(&content).ok()),
             Err(_) => None,
         };
-        // What is sealed has it all, and may have been compacted since.
-        let here = left.iter().filter(|flush| flush.place.segment == base && index.is_none());
-        let journaled: Vec<Journaled> = here.filter(|flush| put_into(&mut bytes, flush)).cloned().collect();
         if base < before.0 {
             facts.faults.push(Fault::Overlap { base, end: before.0 });
         }
@@ -274,7 +281,14 @@ async fn look(
             // A segment that a roll made and nothing was written to goes with the next start.
             next: next_written(core, &facts.dir, &bases[at + 1..]).await?,
         };
-        let examined = segment::examine(&bytes, from, index.as_ref().and_then(Option::as_ref));
+        let mut examined = segment::examine(&bytes, from, index.as_ref().and_then(Option::as_ref));
+        // What is sealed has it all.
+        let here = left.iter().filter(|flush| flush.place.segment == base && index.is_none());
+        let journaled: Vec<Journaled> = here.filter(|flush| examined.lacks(base, flush)).cloned().collect();
+        if !journaled.is_empty() {
+            journaled.iter().for_each(|flush| put_into(&mut bytes, flush));
+            examined = segment::examine(&bytes, from, None);
+        }
         before = (Offset(examined.end), LeaderEpoch(examined.last_epoch));
         let index = match index {
             None => IndexState::Missing,
@@ -284,6 +298,7 @@ async fn look(
         facts.segments.push(SegmentFacts { path, base, file_bytes, index, examined, journaled });
     }
     let journaled_end = left.last().map_or(Offset::ZERO, |flush| flush.end);
+    facts.journaled_truncations = left.last().map_or(0, |flush| flush.place.truncations);
     facts.judge(bases.first().copied(), before.0, journaled_end);
     if let Some(swap) = swap
         && facts.is_damaged()
@@ -293,16 +308,25 @@ async fn look(
     Ok(facts)
 }
 
-/// Puts a flush where it belongs in a segment's bytes; false if it is there already.
-fn put_into(bytes: &mut Vec<u8>, flush: &Journaled) -> bool {
-    let Ok(start) = usize::try_from(flush.place.position) else { return false };
+/// Puts a flush where it belongs in a segment's bytes.
+fn put_into(bytes: &mut Vec<u8>, flush: &Journaled) {
+    let Ok(start) = usize::try_from(flush.place.position) else { return };
     let end = start + flush.batches.len();
     if bytes.len() < end {
         bytes.resize(block_ceil(end as u64) as usize, 0);
     }
-    let is_missing = bytes[start..end] != flush.batches;
     bytes[start..end].copy_from_slice(&flush.batches);
-    is_missing
+}
+
+impl Examined {
+    /// Whether a flush of this segment lies behind everything that is good in it, by offset and by place: one that was
+    /// compacted holds all of its offsets in fewer bytes.
+    fn lacks(&self, base: Offset, flush: &Journaled) -> bool {
+        let last = self.batches.last();
+        let end = last.map_or(base, |last| last.next);
+        let position = last.map_or(0, |last| last.position + last.bytes);
+        flush.base >= end && flush.place.position >= position
+    }
 }
 
 /// The next segment that holds anything.
@@ -435,7 +459,8 @@ async fn tell_checkpoints(core: &Core, facts: &PartitionFacts, done: &mut Vec<St
     };
     let saved = facts.saved.as_ref();
     file.store(core, |partition| {
-        let known = saved.map_or(0, |saved| saved.truncations).max(partition.truncations);
+        let known = saved.map_or(0, |saved| saved.truncations).max(facts.journaled_truncations);
+        let known = known.max(partition.truncations);
         partition.truncations = known.wrapping_add(1);
         partition.truncation = Some(Truncation { to: change, epoch: LeaderEpoch::UNKNOWN, under_way: false });
         partition.log_start = start_of(partition.log_start);

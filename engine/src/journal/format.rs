@@ -4,15 +4,15 @@
 //! zeros. Little-endian. The first block is the file's head, magic `CLJF`; each entry has magic `CLJN`.
 //!
 //! ```text
-//!  head:  | key 16
+//!  head:  | key 16 | generation u64
 //!  entry: | key 16 | generation u64 | number u32 | count u32 | count times:
 //!         |   topic id 16 | partition index i32 | segment base i64 | position u64 | truncations u32
 //!         |   batches as the segment gets them, behind their length u32
 //! ```
 //! The key is random, made with the file: bytes of a producer that look like an entry are none. A file is used again from
-//! its front, with a higher generation; what an older one left behind the newer entries is read too, and does no harm: it
-//! is in the segments. The entries of one generation are numbered from 0, so that one that went bad between others is
-//! noticed.
+//! its front, with a higher generation, which the head says before the first entry is written; what an older one left behind
+//! the newer entries is read too, and does no harm: it is in the segments. The entries of one generation are numbered from 0, so that
+//! one that went bad between others is noticed.
 
 use crate::batch::Batch;
 use crate::fields::{Damage, FRAME_BYTES, Fields, open, seal, seal_in_place};
@@ -65,9 +65,10 @@ pub(crate) struct Entry {
     pub number: u32,
 }
 
-/// The first block of a file.
-pub(crate) fn head(key: Key) -> Vec<u8> {
-    let mut block = seal(HEAD_MAGIC, VERSION, &key);
+/// The first block of a file that begins with this entry.
+pub(crate) fn head(first: &Entry) -> Vec<u8> {
+    let body = [&first.key[..], &first.generation.to_le_bytes()].concat();
+    let mut block = seal(HEAD_MAGIC, VERSION, &body);
     block.resize(BLOCK_BYTES as usize, 0);
     block
 }
@@ -126,16 +127,20 @@ pub(crate) struct Content {
 pub(crate) fn read(bytes: &[u8]) -> Content {
     let mut content = Content::default();
     let (head, entries) = bytes.split_at(bytes.len().min(BLOCK_BYTES as usize));
-    let key = match open(HEAD_MAGIC, VERSION, head).map(|(body, _)| <Key>::try_from(body)) {
-        Ok(Ok(key)) => key,
+    let (key, generation) = match open(HEAD_MAGIC, VERSION, head).and_then(|(body, _)| decode_head(body)) {
+        Ok(head) => head,
         Err(Damage::Version(version)) => {
             content.newer = Some(version);
             return content;
         }
-        Ok(Err(_)) | Err(_) => {
+        Err(_) => {
             // A file that was never finished begins with zeros, and nothing was written to it.
             content.is_damaged = head.iter().any(|byte| *byte != 0);
-            return content;
+            // What stands first behind the head was written by a broker.
+            match open(MAGIC, VERSION, entries).and_then(|(body, _)| decode(body)) {
+                Ok((first, _)) if content.is_damaged => (first.key, first.generation),
+                Ok(_) | Err(_) => return content,
+            }
         }
     };
     let mut numbers = BTreeSet::new();
@@ -154,12 +159,18 @@ pub(crate) fn read(bytes: &[u8]) -> Content {
         at += length;
     }
     // The newest generation begins at the front: one of its entries without the one before it lost that one.
-    if let Some(&(newest, _)) = numbers.last() {
-        let of_newest = numbers.range((newest, 0)..);
-        content.is_damaged = of_newest.zip(0..).any(|((_, number), expected)| *number != expected);
-    }
+    let newest = numbers.last().map_or(generation, |(newest, _)| generation.max(*newest));
+    let of_newest = numbers.range((newest, 0)..);
+    content.is_damaged |= of_newest.zip(0..).any(|((_, number), expected)| *number != expected);
     content.flushes.sort_by_key(|(generation, number, _)| (*generation, *number));
     content
+}
+
+fn decode_head(body: &[u8]) -> Result<(Key, u64), Damage> {
+    let mut fields = Fields::new(body);
+    let head = (fields.array()?, fields.u64()?);
+    fields.finish()?;
+    Ok(head)
 }
 
 fn decode(body: &[u8]) -> Result<(Entry, Vec<Journaled>), Damage> {
@@ -213,6 +224,10 @@ mod tests {
 
     const KEY: Key = [8; 16];
 
+    fn head_of(key: Key, generation: u64) -> Vec<u8> {
+        head(&Entry { key, generation, number: 0 })
+    }
+
     fn entry(generation: u64, number: u32, flushes: &[(Place, Vec<u8>)]) -> Vec<u8> {
         let bytes: usize = flushes.iter().map(|(_, batches)| FLUSH_BYTES + batches.len()).sum();
         let mut out = vec![0; ENTRY_BYTES + bytes];
@@ -242,7 +257,7 @@ mod tests {
         let first = [(place(0, 0), batches(5, 2, 10)), (place(1, 700), batches(90, 1, 10))];
         let large = [(place(0, 300), batches(7, 3, 3000))];
         let old = entry(6, 3, &[(place(2, 0), batches(0, 1, 10))]);
-        let file = [head(KEY), entry(7, 0, &first), entry(7, 1, &large), vec![0; 8192], old].concat();
+        let file = [head_of(KEY, 7), entry(7, 0, &first), entry(7, 1, &large), vec![0; 8192], old].concat();
         let content = read(&file);
         assert_eq!(
             summary(&content),
@@ -256,17 +271,17 @@ mod tests {
     #[test]
     fn an_entry_that_went_bad_takes_no_other_with_it_and_is_noticed() {
         let one = |number: u32| entry(7, number, &[(place(0, 0), batches(i64::from(number), 1, 10))]);
-        let whole = [head(KEY), one(0), one(1), one(2)].concat();
+        let whole = [head_of(KEY, 7), one(0), one(1), one(2)].concat();
         for bit in (0..whole.len() * 8).step_by(37) {
             let mut bad = whole.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let content = read(&bad);
             let left: Vec<u32> = content.flushes.iter().map(|(_, number, _)| *number).collect();
             let block = u32::try_from(bit / 8 / 4096).expect("small");
-            if left.len() == 3 {
+            if left.len() == 3 && (block > 0 || !content.is_damaged) {
                 continue; // The padding.
             }
-            let expected: Vec<u32> = (0..3).filter(|number| block > 0 && *number != block - 1).collect();
+            let expected: Vec<u32> = (0..3).filter(|number| *number + 1 != block).collect();
             assert_eq!(left, expected, "bit {bit}");
             assert_eq!(content.is_damaged, block < 3, "bit {bit}");
         }
@@ -275,9 +290,21 @@ mod tests {
     }
 
     #[test]
+    fn a_torn_first_entry_of_a_file_that_is_used_again_is_no_damage() {
+        let mut torn = entry(8, 0, &[(place(0, 0), batches(0, 3, 3000))]);
+        torn[4096..].fill(0);
+        for (generation, is_damaged) in [(7, true), (8, false)] {
+            let file =
+                [head_of(KEY, generation), torn.clone(), entry(7, 3, &[(place(0, 0), batches(9, 1, 9))])];
+            let content = read(&file.concat());
+            assert_eq!((summary(&content), content.is_damaged), (vec![(7, 3, 0, 9, 10)], is_damaged));
+        }
+    }
+
+    #[test]
     fn a_record_that_looks_like_an_entry_is_none() {
         let forged = entry(9, 0, &[(place(7, 0), batches(0, 1, 10))]);
-        let file = [head([1; 16]), forged].concat();
+        let file = [head_of([1; 16], 9), forged].concat();
         assert!(read(&file).flushes.is_empty());
     }
 
@@ -290,6 +317,6 @@ mod tests {
         expected.extend([3; 16]);
         expected.extend([9, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
         assert_eq!(&bytes[FRAME_BYTES..FRAME_BYTES + expected.len()], expected);
-        assert_eq!(&head(KEY)[..8], b"CLJF\x01\0\0\0");
+        assert_eq!(&head_of(KEY, 7)[..8], b"CLJF\x01\0\0\0");
     }
 }

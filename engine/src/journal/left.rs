@@ -4,7 +4,7 @@ use super::format::{self, Journaled};
 use super::parse_name;
 use crate::folder::FolderError;
 use crate::ids::PartitionId;
-use rt::{Core, File, Open, Reservation};
+use rt::{Core, Open, Reservation};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,26 @@ const READ_BYTES: usize = 128 << 10;
 #[derive(Default)]
 pub(crate) struct Left {
     flushes: HashMap<PartitionId, Vec<Journaled>>,
-    /// The files, and whose flushes each holds.
-    files: Vec<(PathBuf, HashSet<PartitionId>)>,
+    files: Vec<LeftFile>,
     /// Above every generation in use.
     pub generation_next: u64,
     /// What is wrong with them, as sentences.
     pub notes: Vec<String>,
+}
+
+struct LeftFile {
+    path: PathBuf,
+    is_damaged: bool,
+    /// Whose flushes it holds.
+    partitions: HashSet<PartitionId>,
+}
+
+/// A file that nobody needs any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Whole(PathBuf),
+    /// What it lost nobody knows: it is kept for whoever looks into it.
+    Damaged(PathBuf),
 }
 
 impl Left {
@@ -43,15 +57,14 @@ impl Left {
         for entry in listed {
             let Some(number) = entry.name.to_str().and_then(parse_name) else { continue };
             let path = dir.join(&entry.name);
-            let file = core.open(path.clone(), Open::write().direct()).await.map_err(failed(&path))?;
-            let bytes = read_settled(&file).await.map_err(failed(&path))?;
+            let bytes = read_settled(core, &path).await.map_err(failed(&path))?;
             let content = format::read(&bytes);
             if let Some(version) = content.newer {
                 return Err(FolderError::NewerJournal { path, version });
             }
             if content.is_damaged {
                 left.notes.push(format!(
-                    "the journal {} is damaged; logs that miss something of it are not served",
+                    "the journal {} is damaged, and kept under another name; logs that miss something of it are not served",
                     path.display()
                 ));
             }
@@ -59,7 +72,8 @@ impl Left {
             left.generation_next = left.generation_next.max(newest + 1);
             let missing = content.flushes.into_iter().filter(|(_, _, flush)| may_miss(flush));
             let missing: Vec<_> = missing.collect();
-            left.files.push((path, missing.iter().map(|(_, _, flush)| flush.place.id).collect()));
+            let partitions = missing.iter().map(|(_, _, flush)| flush.place.id).collect();
+            left.files.push(LeftFile { path, is_damaged: content.is_damaged, partitions });
             all.extend(missing);
         }
         all.sort_by_key(|(generation, number, _)| (*generation, *number));
@@ -77,17 +91,21 @@ impl Left {
     /// The partition has all of its flushes in its segments, on stable media, or it is no more.
     pub(crate) fn settle(&mut self, id: PartitionId) {
         self.flushes.remove(&id);
-        for (_, partitions) in &mut self.files {
-            partitions.remove(&id);
+        for file in &mut self.files {
+            file.partitions.remove(&id);
         }
     }
 
     /// Files that nobody needs any more: each is told once.
-    pub(crate) fn take_settled(&mut self) -> Vec<PathBuf> {
+    pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
         let (settled, rest): (Vec<_>, Vec<_>) =
-            self.files.drain(..).partition(|(_, partitions)| partitions.is_empty());
+            self.files.drain(..).partition(|file| file.partitions.is_empty());
         self.files = rest;
-        settled.into_iter().map(|(path, _)| path).collect()
+        let told = settled.into_iter().map(|file| match file.is_damaged {
+            true => Settled::Damaged(file.path),
+            false => Settled::Whole(file.path),
+        });
+        told.collect()
     }
 }
 
@@ -105,12 +123,27 @@ pub(crate) fn of_log(all: &[Journaled], truncations: Option<u32>) -> Vec<Journal
 }
 
 /// All bytes of a file, once what a process before this one had in flight has reached it: see `outwait_writes` of the
-/// recovery.
-async fn read_settled(file: &File) -> io::Result<Vec<u8>> {
+/// recovery. Who may only read does not wait.
+async fn read_settled(core: &Core, path: &Path) -> io::Result<Vec<u8>> {
+    let file = match core.open(path.to_path_buf(), Open::write().direct()).await {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            core.open(path.to_path_buf(), Open::read().direct()).await?
+        }
+        opened => {
+            let file = opened?;
+            let length = file.len().await?;
+            if length > 0 {
+                file.allocate(length - 1..length).await?;
+            }
+            file
+        }
+    };
     let length = file.len().await?;
-    if length > 0 {
-        file.allocate(length - 1..length).await?;
-    }
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < length {
         let window = file.read_exactly(bytes.len() as u64, READ_BYTES, Reservation::CatchUp).await?;

@@ -351,6 +351,7 @@ async fn flush(shared: &Rc<Shared>, ready: &Ready) -> std::io::Result<()> {
     let is_small = ready.end - ready.from <= journal::FLUSH_BYTES_MAX as u64;
     let journal = shared.journal.as_ref().filter(|_| is_small);
     let _under_way = journal.map(Journal::begin_flush);
+    shared.state.borrow_mut().last_flush_bytes = ready.bytes();
     if let Some(journal) = journal
         && is_for_journal(shared, ready, journal)
         && to_journal(shared, ready, journal).await?
@@ -369,7 +370,7 @@ fn is_for_journal(shared: &Shared, ready: &Ready, journal: &Journal) -> bool {
     let fsync = shared.config.borrow().durability == Durability::Fsync;
     let state = shared.state.borrow();
     let is_active = state.segments.last().is_some_and(|active| active.base == ready.segment);
-    let is_synced = state.unsynced_messages == 0 && ready.sync_before.is_none();
+    let is_synced = state.is_synced() && ready.sync_before.is_none();
     fsync && is_active && is_synced && journal.admits(state.behind.is_some())
 }
 
@@ -400,11 +401,10 @@ async fn write(shared: &Rc<Shared>, ready: &Ready) -> std::io::Result<bool> {
         before.sync_data().await?;
     }
     let fsync = shared.config.borrow().durability == Durability::Fsync;
-    if fsync && shared.state.borrow().unsynced_messages > 0 {
+    if fsync && !shared.state.borrow().is_synced() {
         // It was `write` until now: nothing counts as flushed before what lies in front of it is.
         seal::sync_files(shared).await.map_err(|Poisoned(why)| std::io::Error::other(why))?;
     }
-    shared.state.borrow_mut().last_flush_bytes = ready.bytes();
     write_to_segment(shared, (ready.segment, &ready.file), ready.start, ready.slices.clone(), fsync).await?;
     Ok(fsync)
 }
@@ -450,12 +450,12 @@ fn flushed(shared: &Rc<Shared>, ready: &Ready, synced: bool) {
     {
         let mut state = shared.state.borrow_mut();
         let state = &mut *state;
-        state.filed_end = ready.end_offset;
-        if synced && state.unsynced_messages == 0 {
+        if synced && state.is_synced() {
             state.synced_end = ready.end_offset;
         } else {
             state.unsynced_messages += ready.batches;
         }
+        state.filed_end = ready.end_offset;
         if let Some(segment) = state.segment(ready.segment) {
             segment.durable = ready.end;
         }

@@ -126,8 +126,7 @@ pub(super) fn push(shared: &Rc<Shared>, journal: &Journal, ready: &Ready, hold: 
 /// Writes the journal's flushes to the segment, durably, whatever the log's durability is by now.
 pub(super) async fn write(shared: &Rc<Shared>) -> io::Result<()> {
     let (segment, file, start, slices) = {
-        let mut state = shared.state.borrow_mut();
-        state.settling = false;
+        let state = shared.state.borrow();
         let Some(behind) = &state.behind else { return Ok(()) };
         (behind.segment, behind.file.clone(), behind.start, behind.slices.iter().cloned().collect())
     };
@@ -135,12 +134,10 @@ pub(super) async fn write(shared: &Rc<Shared>) -> io::Result<()> {
     let behind = {
         let mut state = shared.state.borrow_mut();
         let Some(behind) = state.behind.take() else { return Ok(()) };
-        state.filed_end = behind.end_offset;
-        assert!(
-            state.unsynced_messages == 0,
-            "what is not on stable media is not followed by what is in a journal"
-        );
-        state.synced_end = behind.end_offset;
+        assert!(state.is_synced(), "what is not on stable media is not followed by what is in a journal");
+        // Who asked for it meanwhile asked for no more.
+        state.settling = false;
+        (state.filed_end, state.synced_end) = (behind.end_offset, behind.end_offset);
         if let Some(segment) = state.segment(segment) {
             segment.durable = behind.end;
         }
@@ -163,7 +160,8 @@ pub(super) async fn settle(shared: &Rc<Shared>) -> Result<(), Poisoned> {
         end
     };
     append::kick(shared);
-    wait_for(shared, &shared.filed, Offset(end.0 - 1), |state| state.filed_end).await
+    let begins = |state: &State| state.behind.as_ref().map_or(Offset(i64::MAX), |behind| behind.base_offset);
+    wait_for(shared, &shared.filed, Offset(end.0 - 1), begins).await
 }
 
 /// What only the journal has of a log that failed: for whoever opens it again.

@@ -183,7 +183,7 @@ pub(super) async fn sync_files(shared: &Shared) -> Result<(), Poisoned> {
     let (files, end) = {
         let mut state = shared.state.borrow_mut();
         state.check_open()?;
-        if state.synced_end >= state.filed_end {
+        if state.is_synced() {
             return Ok(());
         }
         state.unsynced_messages = 0;

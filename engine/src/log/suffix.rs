@@ -94,8 +94,9 @@ async fn settle(shared: &Rc<Shared>) -> Result<(), AppendError> {
         wait_for(shared, &shared.durable, Offset(end.0 - 1), |state| state.durable_end).await?;
     }
     ahead::cleared(shared, base, u64::MAX).await;
-    seal::settled(shared, Offset(i64::MAX)).await;
+    // First what is in the journal only: when it is in its segment that may be sealed.
     seal::sync(shared).await?;
+    seal::settled(shared, Offset(i64::MAX)).await;
     Ok(())
 }
 

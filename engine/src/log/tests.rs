@@ -7,6 +7,7 @@ mod compaction_beside;
 mod crash;
 mod hazards;
 mod journal;
+mod journal_beside;
 
 use super::*;
 use crate::batch::build::BatchBuilder;

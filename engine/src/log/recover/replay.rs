@@ -26,41 +26,49 @@ impl Recovery<'_> {
         }
     }
 
-    /// Writes what `left` has behind the segment's end. Gives the length of the file.
+    /// Writes what `left` has behind the segment's end, and looks for the end again behind that. Gives the length of the file.
     pub(super) async fn replay(
         &self,
         segment: &mut Segment,
         progress: &mut Progress,
-        (path, length): (&Path, u64),
+        (path, mut length): (&Path, u64),
         left: &[Journaled],
     ) -> Result<u64, OpenError> {
-        let (base_offset, end) = (segment.base, segment.position);
+        let base = segment.base;
+        let here: Vec<&Journaled> = left.iter().filter(|found| found.place.segment == base).collect();
+        loop {
+            let (end, bytes) = (segment.position, self.take_next(segment, progress, &here));
+            if bytes.is_empty() {
+                break;
+            }
+            let written = self.write_behind(segment, end, bytes).await;
+            length = length.max(written.map_err(|error| OpenError::Io { path: path.to_path_buf(), error })?);
+            self.scan(segment, progress, (path, length), None, None).await?;
+        }
+        match here.iter().find(|found| found.end > progress.end) {
+            Some(found) => Err(self.out_of_place(path, found, progress.end)),
+            None => Ok(length),
+        }
+    }
+
+    /// The batches that continue the segment where it ends, as far as they do.
+    fn take_next(&self, segment: &mut Segment, progress: &mut Progress, here: &[&Journaled]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for found in left.iter().filter(|found| found.place.segment == base_offset) {
-            let batches = Slice::from(found.batches.clone());
-            let (mut at, mut rest) = (found.place.position, batches);
+        for found in here {
+            let (mut at, mut rest) = (found.place.position, Slice::from(found.batches.clone()));
             while let Ok((batch, total)) = Batch::parse(&rest) {
-                let base = batch.base_offset();
                 let one = rest.slice(0..total);
-                let is_missing = base >= progress.end;
-                if is_missing && (at != segment.position || !self.accept(&one, segment, progress)) {
-                    return Err(self.out_of_place(path, at, base, progress.end));
-                }
-                if is_missing {
+                if batch.base_offset() >= progress.end {
+                    if at != segment.position || !self.accept(&one, segment, progress) {
+                        return bytes;
+                    }
                     bytes.extend_from_slice(&one);
                 }
                 at += total as u64;
                 rest = rest.slice(total..rest.len());
             }
         }
-        if bytes.is_empty() {
-            return Ok(length);
-        }
-        let written = self.write_behind(segment, end, bytes).await;
-        let reached = written.map_err(|error| OpenError::Io { path: path.to_path_buf(), error })?;
-        segment.durable = segment.position;
-        segment.allocated = segment.allocated.max(reached);
-        Ok(length.max(reached))
+        bytes
     }
 
     /// Puts `bytes` behind position `end`, durably; gives where the last block ends.
@@ -73,6 +81,13 @@ impl Recovery<'_> {
             blocks.extend_from_slice(block.get(..filled).ok_or(std::io::ErrorKind::UnexpectedEof)?);
         }
         blocks.extend(bytes);
+        let used = blocks.len() % BLOCK_BYTES as usize;
+        if used > 0 {
+            // What lies behind is judged later: it is not taken away here.
+            let at = start + (blocks.len() - used) as u64;
+            let block = segment.file.read_exactly(at, BLOCK_BYTES as usize, Reservation::CatchUp).await?;
+            blocks.extend_from_slice(block.get(used..).unwrap_or_default());
+        }
         blocks.resize(blocks.len().next_multiple_of(BLOCK_BYTES as usize), 0);
         let mut at = start;
         for part in blocks.chunks(WRITE_BYTES) {
@@ -85,12 +100,13 @@ impl Recovery<'_> {
         Ok(block_ceil(at))
     }
 
-    fn out_of_place(&self, path: &Path, position: u64, base: Offset, end: Offset) -> OpenError {
+    fn out_of_place(&self, path: &Path, found: &Journaled, end: Offset) -> OpenError {
         OpenError::Damaged {
             path: path.to_path_buf(),
-            position,
+            position: found.place.position,
             why: format!(
-                "the journal has offset {base} for this place, but the log's good batches end at offset {end}"
+                "the journal has offset {} for this place, but the log's good batches end at offset {end}",
+                found.base
             ),
         }
     }

@@ -207,7 +207,7 @@ impl Recovery<'_> {
     }
 
     /// Walks from the checkpoint, or the segment's start, to the last batch that continues the log.
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         segment: &mut Segment,
         progress: &mut Progress,
@@ -227,6 +227,7 @@ impl Recovery<'_> {
             segment.max_timestamp = saved.max_timestamp;
             segment.crcs = ChunkCrcs::resume(saved.position);
         }
+        let from = segment.position;
         let mut scan = Scan {
             file: segment.file.clone(),
             pos: segment.position,
@@ -245,7 +246,7 @@ impl Recovery<'_> {
         }
         segment.allocated = length - length % BLOCK_BYTES;
         segment.durable = segment.position;
-        self.searched.set(self.searched.get() + segment.position - saved.map_or(0, |saved| saved.position));
+        self.searched.set(self.searched.get() + segment.position - from);
         Ok(())
     }
 
